@@ -1,0 +1,1 @@
+//! What a restarting process tells the restorer.

@@ -1,0 +1,2 @@
+//! The restorer.
+fn main() {}
