@@ -1,0 +1,6 @@
+//! ring
+use mpi::traits::*;
+fn main() {
+    let universe = mpi::initialize().unwrap();
+    println!("{}", universe.world().rank());
+}
