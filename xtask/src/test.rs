@@ -94,6 +94,7 @@ fn prepare(user: &mut User, public: &Path, scratch: &Path, full: bool) -> Outcom
     user.set("SLACKWATER_OPENMPI5", openmpi5.display().to_string());
     user.set("SLACKWATER_RSMPI", rust_programs.display().to_string());
     user.set("SLACKWATER_SCRATCH", scratch.display().to_string());
+    user.set("SLACKWATER_UID_ALONE", if user.ours_alone { "1" } else { "" });
     user.set("SLACKWATER_FULL", if full { "1" } else { "" });
     Ok(())
 }

@@ -1,0 +1,73 @@
+//! One program without MPI, each about one kind of state, in three ways.
+
+use tests::{Program, compile_with, in_three_ways};
+
+/// Steps of a program that takes about 10 ms for each.
+const STEPS: &str = "400";
+/// A checkpoint is asked for at multiples of this step.
+const AT: u64 = 60;
+
+#[test]
+fn descriptors() {
+    in_three_ways(&Program::serial("descriptors", &["150"]), 25);
+}
+
+#[test]
+fn threads() {
+    in_three_ways(&Program::serial("threads", &[STEPS]), AT);
+}
+
+#[test]
+fn openmp_team() {
+    let built = compile_with("threads", "gcc", &["-fopenmp"]).display().to_string();
+    in_three_ways(&Program::new("openmp", [built.as_str(), STEPS]), AT);
+}
+
+#[test]
+fn signals_and_timers() {
+    in_three_ways(&Program::serial("signals", &["150"]), 25);
+}
+
+#[test]
+fn process_tree() {
+    in_three_ways(&Program::serial("tree", &[STEPS]), AT);
+}
+
+#[test]
+fn stopped_child() {
+    in_three_ways(&Program::serial("tree", &[STEPS, "stopped"]).named("stopped"), AT);
+}
+
+#[test]
+fn shared_memory() {
+    in_three_ways(&Program::serial("shared", &[STEPS]), AT);
+}
+
+#[test]
+fn terminal() {
+    in_three_ways(&Program::serial("terminal", &[STEPS]), AT);
+}
+
+#[test]
+fn no_eintr_and_no_short_count() {
+    in_three_ways(&Program::serial("watcher", &[STEPS]), AT);
+}
+
+#[test]
+fn execs() {
+    in_three_ways(&Program::serial("execs", &[STEPS]), AT);
+}
+
+/// A shell script: a program that execs others, reads itself as it goes, and whose children come and go.
+#[test]
+fn shell_script() {
+    let script = "sum=0; i=0; while [ $i -lt 300 ]; do i=$((i+1)); part=$(expr $i \\* 3); sum=$(( (sum * 31 + part) % 1000003 )); sleep 0.01; echo step $i $sum; done; echo RESULT $sum";
+    in_three_ways(&Program::new("script", ["sh", "-c", script]), 40);
+}
+
+/// An interpreter with threads of its own and vectorised code.
+#[test]
+fn python() {
+    let script = "import time,hashlib,threading\nh=b'x'\ndef more():\n  global h\n  h=hashlib.sha256(h).digest()\nfor k in range(1,301):\n  t=threading.Thread(target=more);t.start();t.join();time.sleep(0.01);print('step',k,h.hex()[:8],flush=True)\nprint('RESULT',h.hex())";
+    in_three_ways(&Program::new("python", ["/usr/bin/python3", "-c", script]), 40);
+}
