@@ -39,7 +39,12 @@ pub fn scratch() -> PathBuf {
 
 /// A file system of about 100 MB that a test may fill.
 pub fn disk() -> PathBuf {
-    told("SLACKWATER_SMALL_DISK")
+    match std::env::var_os("SLACKWATER_SMALL_DISK") {
+        Some(folder) => PathBuf::from(folder),
+        None => panic!(
+            "there is no small file system to fill, and only root can mount one: run `cargo xtask test` as root or where sudo asks nothing"
+        ),
+    }
 }
 
 /// True with `cargo xtask test --full`: soak runs too.

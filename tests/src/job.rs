@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -237,8 +237,7 @@ pub fn ckpt(arguments: &[&str], home: &Path, mark: &Mark, limit: Duration) -> Sa
     let read = |name: &str| {
         fs::read(home.join(name)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     };
-    let output = Output { status, stdout: Vec::new(), stderr: Vec::new() };
-    Said { status: output.status, out: read("ckpt.out"), err: read("ckpt.err") }
+    Said { status, out: read("ckpt.out"), err: read("ckpt.err") }
 }
 
 /// The last lines of a program's output, for a message.

@@ -13,6 +13,7 @@ mod job;
 mod leftovers;
 mod mpi;
 mod program;
+mod shell;
 mod three_ways;
 
 pub use ground::{RESTART_LIMIT, RUN_LIMIT, disk, full, prefix, scratch, until};
@@ -20,4 +21,5 @@ pub use job::{Cost, Job, Said, ckpt, tail};
 pub use leftovers::{Mark, processes};
 pub use mpi::Mpi;
 pub use program::{Program, compile, compile_with};
-pub use three_ways::{in_three_ways, native};
+pub use shell::Shell;
+pub use three_ways::{in_three_ways, native, native_text};

@@ -9,6 +9,12 @@ use crate::program::Program;
 
 /// The result of an undisturbed run without the product.
 pub fn native(program: &Program) -> String {
+    let text = native_text(program);
+    result_in(&text).unwrap_or_else(|| panic!("{} has no RESULT even by itself: {}", program.name, tail(&text)))
+}
+
+/// All that an undisturbed run without the product prints.
+pub fn native_text(program: &Program) -> String {
     let mark = Mark::new();
     let home = crate::scratch().join(format!("{}-native-{}", program.name, mark.variable().1));
     fs::create_dir_all(&home).unwrap_or_else(|cause| panic!("cannot make {}: {cause}", home.display()));
@@ -22,7 +28,7 @@ pub fn native(program: &Program) -> String {
     let _ = fs::remove_dir_all(&home);
     let good = status.is_some_and(|status| status.success()) && !text.contains("WRONG");
     assert!(good, "{} does not run even by itself ({status:?}): {}", program.name, tail(&text));
-    result_in(&text).unwrap_or_else(|| panic!("{} has no RESULT even by itself: {}", program.name, tail(&text)))
+    text
 }
 
 /// Untouched under `ckpt-run`; checkpointed thrice and resumed; killed and restarted, checkpointed there, killed, restarted.

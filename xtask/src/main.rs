@@ -9,6 +9,7 @@ mod ground;
 mod install;
 mod packages;
 mod rsmpi;
+mod session;
 mod test;
 mod user;
 

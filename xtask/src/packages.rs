@@ -39,7 +39,7 @@ fn installed(package: &str) -> bool {
 }
 
 /// Makes commands that run `program` as root; `None` where we cannot.
-fn administrator(program: &'static str) -> Option<impl FnMut() -> Command> {
+pub fn administrator(program: &'static str) -> Option<impl FnMut() -> Command> {
     let root = fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0);
     if !root && !ground::works(Command::new("sudo").args(["-n", "true"])) {
         return None;

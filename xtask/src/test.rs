@@ -136,23 +136,24 @@ fn start(command: &mut Command) -> Outcome<Child> {
     child.map_err(|cause| format!("cannot start `{spoken}`: {cause}").into())
 }
 
-/// A small tmpfs, which only root can mount; unmounted when dropped.
+/// A small tmpfs, which only root can mount (or sudo); unmounted when dropped.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
     fn mount(user: &User, scratch: &Path) -> Outcome<Option<SmallDisk>> {
-        if !user.ours_alone {
-            return Ok(None);
-        }
+        let Some(mut mount) = packages::administrator("mount") else { return Ok(None) };
         let folder = user.folder(scratch.join("small-disk"))?;
-        ground::run(Command::new("mount").args(["-t", "tmpfs", "-o", SMALL_DISK, "tmpfs"]).arg(&folder))?;
+        ground::run(mount().args(["-t", "tmpfs", "-o", SMALL_DISK, "tmpfs"]).arg(&folder))?;
         Ok(Some(SmallDisk(folder)))
     }
 }
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let _ = ground::run(Command::new("umount").arg("-l").arg(&self.0));
+        let Some(mut umount) = packages::administrator("umount") else { return };
+        if let Err(error) = ground::run(umount().arg("-l").arg(&self.0)) {
+            eprintln!("xtask: {error}");
+        }
     }
 }
 
