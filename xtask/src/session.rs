@@ -79,7 +79,8 @@ impl Session {
     /// `ckpt checkpoint --json`; what it cost.
     pub fn checkpoint(&self, dir: &Path, options: &[&str]) -> Outcome<Value> {
         let dir = dir.display().to_string();
-        let words = [&[&self.tool("ckpt"), "checkpoint", "--json", "--dir", &dir], options].concat();
+        let ckpt = self.tool("ckpt");
+        let words = [&[ckpt.as_str(), "checkpoint", "--json", "--dir", dir.as_str()], options].concat();
         let output = ground::output(&mut self.command(&words))?;
         serde_json::from_str(&output)
             .map_err(|cause| format!("ckpt checkpoint --json printed no JSON ({cause}): {output}").into())
@@ -158,11 +159,6 @@ impl Running {
             Some(status) => Ok(status.map_err(|cause| format!("cannot wait: {cause}"))?),
             None => Err(format!("not ended after {} s: {}", LIMIT.as_secs(), self.text().trim()).into()),
         }
-    }
-
-    /// Its pid.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
     }
 }
 
