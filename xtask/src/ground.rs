@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 pub type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 /// How often a bounded wait looks.
-const LOOK: Duration = Duration::from_millis(10);
+const LOOK: Duration = Duration::from_millis(1);
 
 /// The project's root.
 pub fn root() -> PathBuf {

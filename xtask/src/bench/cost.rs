@@ -1,0 +1,101 @@
+//! What it costs to be checkpointable and not be checkpointed: the same program by turns with and without `ckpt-run`.
+//!
+//! The program times itself and gives its best round; of each kind the best run counts, since whatever else the
+//! machine does can only add.
+
+use std::time::Instant;
+
+use super::{Bench, Bound, Figure, median};
+use crate::ground::Outcome;
+use crate::session::word_after;
+
+/// Pairs of runs per figure.
+const PAIRS: usize = 7;
+/// Most that a program may be slower.
+const SLOWER: Bound = Bound::AtMost(1.005);
+/// Most that a loop of fork and exec may be slower.
+const SLOWER_EXEC: Bound = Bound::AtMost(1.05);
+/// fork+exec's in the launch loop.
+const LAUNCHES: &str = "300";
+
+/// Round trips between two ranks over shared memory.
+pub fn pingpong(bench: &Bench) -> Outcome<Vec<Figure>> {
+    let words = ["mpirun.openmpi", "-n", "2", &bench.program("pingpong"), "100000"].map(str::to_owned);
+    Ok(vec![pair(bench, "MPI ping-pong / bare", &words, SLOWER, &seconds)?.0])
+}
+
+/// A stencil that never rests, two ranks.
+pub fn stencil(bench: &Bench) -> Outcome<Vec<Figure>> {
+    let words = ["mpirun.openmpi", "-n", "2", &bench.program("stencil"), "1500", "1024", "0"].map(str::to_owned);
+    Ok(vec![pair(bench, "MPI stencil / bare", &words, SLOWER, &seconds)?.0])
+}
+
+/// Loops of malloc, open and read.
+pub fn loops(bench: &Bench) -> Outcome<Vec<Figure>> {
+    let one = |what: &str, count: &str| {
+        let words = [bench.program("loops"), what.to_owned(), count.to_owned()];
+        pair(bench, &format!("{what} loop / bare"), &words, SLOWER, &seconds).map(|(figure, ..)| figure)
+    };
+    Ok(vec![one("malloc", "5000000")?, one("open", "200000")?, one("read", "1000000")?])
+}
+
+/// A loop of fork and exec, what each launch adds, and what `ckpt-run` itself adds.
+pub fn launch(bench: &Bench) -> Outcome<Vec<Figure>> {
+    let words = [&bench.program("loops"), "exec", LAUNCHES].map(str::to_owned);
+    let (exec, bare, ours) = pair(bench, "fork+exec loop / bare", &words, SLOWER_EXEC, &seconds)?;
+    let each = (ours - bare) * 1e3 / LAUNCHES.parse().unwrap_or(1.0);
+    let truth = vec!["/bin/true".to_owned()];
+    let mut added = Vec::new();
+    for _ in 0..PAIRS * 3 {
+        let (bare, ours) = (wall(bench, &truth)?, wall(bench, &under(bench, &truth))?);
+        added.push((ours - bare) * 1e3);
+    }
+    Ok(vec![
+        exec,
+        Figure::new("a launch adds, ms", each, Some(Bound::AtMost(2.0)), "in that loop"),
+        Figure::new("ckpt-run adds to /bin/true, ms", median(added), Some(Bound::AtMost(30.0)), "median"),
+    ])
+}
+
+/// Measures a command with and without `ckpt-run` by turns; the figure, and both best times in seconds.
+fn pair(
+    bench: &Bench,
+    name: &str,
+    words: &[String],
+    bound: Bound,
+    time: &dyn Fn(&Bench, &[String]) -> Outcome<f64>,
+) -> Outcome<(Figure, f64, f64)> {
+    let (mut bare, mut ours) = (f64::INFINITY, f64::INFINITY);
+    let with = under(bench, words);
+    for _ in 0..PAIRS {
+        bare = bare.min(time(bench, words)?);
+        ours = ours.min(time(bench, &with)?);
+    }
+    let against = format!("best of {PAIRS}: {:.2} against {:.2} ms", ours * 1e3, bare * 1e3);
+    Ok((Figure::new(name, ours / bare, Some(bound), against), bare, ours))
+}
+
+fn under(bench: &Bench, words: &[String]) -> Vec<String> {
+    let dir = bench.generations("cost").display().to_string();
+    let mut all = vec![bench.session.tool("ckpt-run"), "--dir".to_owned(), dir];
+    all.extend(words.iter().cloned());
+    all
+}
+
+/// What the program says that it took.
+fn seconds(bench: &Bench, words: &[String]) -> Outcome<f64> {
+    let text = bench.session.run(&borrowed(words), "cost.out")?;
+    let said = word_after(&text, "SECONDS").and_then(|said| said.parse().ok());
+    said.ok_or_else(|| format!("`{}` did not say SECONDS: {}", words.join(" "), text.trim()).into())
+}
+
+/// What it took from outside.
+fn wall(bench: &Bench, words: &[String]) -> Outcome<f64> {
+    let begun = Instant::now();
+    bench.session.run(&borrowed(words), "cost.out")?;
+    Ok(begun.elapsed().as_secs_f64())
+}
+
+fn borrowed(words: &[String]) -> Vec<&str> {
+    words.iter().map(String::as_str).collect()
+}
