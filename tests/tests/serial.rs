@@ -3,13 +3,13 @@
 use tests::{Program, compile_with, in_three_ways};
 
 /// Steps of a program that takes about 10 ms for each.
-const STEPS: &str = "400";
+const STEPS: &str = "220";
 /// A checkpoint is asked for at multiples of this step.
-const AT: u64 = 60;
+const AT: u64 = 30;
 
 #[test]
 fn descriptors() {
-    in_three_ways(&Program::serial("descriptors", &["150"]), 25);
+    in_three_ways(&Program::serial("descriptors", &["120"]), 20);
 }
 
 #[test]
@@ -25,7 +25,7 @@ fn openmp_team() {
 
 #[test]
 fn signals_and_timers() {
-    in_three_ways(&Program::serial("signals", &["150"]), 25);
+    in_three_ways(&Program::serial("signals", &["120"]), 20);
 }
 
 #[test]
@@ -61,13 +61,13 @@ fn execs() {
 /// A shell script: a program that execs others, reads itself as it goes, and whose children come and go.
 #[test]
 fn shell_script() {
-    let script = "sum=0; i=0; while [ $i -lt 300 ]; do i=$((i+1)); part=$(expr $i \\* 3); sum=$(( (sum * 31 + part) % 1000003 )); sleep 0.01; echo step $i $sum; done; echo RESULT $sum";
-    in_three_ways(&Program::new("script", ["sh", "-c", script]), 40);
+    let script = "sum=0; i=0; while [ $i -lt 200 ]; do i=$((i+1)); part=$(expr $i \\* 3); sum=$(( (sum * 31 + part) % 1000003 )); sleep 0.01; echo step $i $sum; done; echo RESULT $sum";
+    in_three_ways(&Program::new("script", ["sh", "-c", script]), 30);
 }
 
 /// An interpreter with threads of its own and vectorised code.
 #[test]
 fn python() {
-    let script = "import time,hashlib,threading\nh=b'x'\ndef more():\n  global h\n  h=hashlib.sha256(h).digest()\nfor k in range(1,301):\n  t=threading.Thread(target=more);t.start();t.join();time.sleep(0.01);print('step',k,h.hex()[:8],flush=True)\nprint('RESULT',h.hex())";
-    in_three_ways(&Program::new("python", ["/usr/bin/python3", "-c", script]), 40);
+    let script = "import time,hashlib,threading\nh=b'x'\ndef more():\n  global h\n  h=hashlib.sha256(h).digest()\nfor k in range(1,201):\n  t=threading.Thread(target=more);t.start();t.join();time.sleep(0.01);print('step',k,h.hex()[:8],flush=True)\nprint('RESULT',h.hex())";
+    in_three_ways(&Program::new("python", ["/usr/bin/python3", "-c", script]), 30);
 }
