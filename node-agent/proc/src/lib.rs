@@ -1,1 +1,6 @@
-//! Placeholder.
+//! Texts of /proc and messages of sock_diag ⇄ types: pure, every byte foreign.
+#![forbid(unsafe_code)]
+
+pub mod fdinfo;
+pub mod net_tcp;
+pub mod net_unix;
