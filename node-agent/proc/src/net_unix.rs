@@ -16,6 +16,8 @@ pub struct UnixSocket {
     pub pending: Vec<u32>,
     /// Of a listening socket: connections waiting and backlog; else bytes in the queues (received, sent).
     pub queues: (u32, u32),
+    /// RCV_SHUTDOWN (1) and SEND_SHUTDOWN (2).
+    pub shutdown: u8,
 }
 
 /// What a datagram of the kernel held.
@@ -39,6 +41,7 @@ const SHOW: u32 = 0x4 | 0x8 | 0x10;
 const UNIX_DIAG_PEER: u16 = 2;
 const UNIX_DIAG_ICONS: u16 = 3;
 const UNIX_DIAG_RQLEN: u16 = 4;
+const UNIX_DIAG_SHUTDOWN: u16 = 6;
 const NLMSG_HEADER: usize = 16;
 const DIAG_HEADER: usize = 16;
 
@@ -80,6 +83,7 @@ fn socket(message: &[u8]) -> Option<UnixSocket> {
             UNIX_DIAG_PEER => socket.peer = u32_at(value, 0).filter(|it| *it != 0),
             UNIX_DIAG_ICONS => socket.pending = (0..value.len() / 4).filter_map(|at| u32_at(value, at * 4)).collect(),
             UNIX_DIAG_RQLEN => socket.queues = (u32_at(value, 0)?, u32_at(value, 4)?),
+            UNIX_DIAG_SHUTDOWN => socket.shutdown = value.first().copied().unwrap_or_default(),
             _ => {}
         }
         rest = rest.get((length as usize).next_multiple_of(4)..).unwrap_or_default();

@@ -1,0 +1,141 @@
+//! Opens every open file description of the model once, at high numbers, in one process from which all others inherit.
+
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+
+use node_agent_image::model::{FileKind, NodeModel, ObjectIndex, OpenFile};
+
+use super::{FilesError, counters, epoll, inotify, path, pipe, pty, socket, sys};
+
+/// What becomes of files that have grown since the checkpoint (`--files`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FilePolicy {
+    /// Cut files that the job was writing back to the size that the checkpoint knew.
+    #[default]
+    Cut,
+    /// Leave them.
+    Keep,
+}
+
+/// Status flags that F_SETFL can set.
+const SETTABLE_FLAGS: i32 = libc::O_APPEND | libc::O_NONBLOCK | libc::O_DIRECT | libc::O_NOATIME | libc::O_ASYNC;
+
+/// Opens all files of `model`; the result has one number ≥ `base` per file, close-on-exec.
+///
+/// `stdio`: what takes the place of the old standard streams. `objects`: descriptors by [`ObjectIndex`], -1 where a
+/// file does not need it; they stay the caller's. The calling process is single-threaded, in the job's namespaces,
+/// with its own /proc and /dev/pts mounted.
+///
+/// # Errors
+/// Names the file that cannot be had and, where there is one, the remedy. Files may have been cut back by then.
+pub fn open_all(
+    model: &NodeModel,
+    base: RawFd,
+    stdio: [RawFd; 3],
+    objects: &[RawFd],
+    policy: FilePolicy,
+) -> Result<Vec<RawFd>, FilesError> {
+    raise_limit(base, model.files.len()).map_err(FilesError::restore("allow", "as many descriptors as the job has"))?;
+    let files = &model.files;
+    let mut opened: Vec<Option<OwnedFd>> = files.iter().map(|_| None).collect();
+    pipe::open_all(files, &mut opened)?;
+    pty::open_all(files, &mut opened)?;
+    for (file, place) in files.iter().zip(&mut opened) {
+        if place.is_none() {
+            *place = open_one(file, model, stdio, objects, policy)?;
+        }
+    }
+    socket::open_all(files, &mut opened)?;
+    let mut numbers = Vec::with_capacity(files.len());
+    for (file, place) in files.iter().zip(opened) {
+        numbers.push(finish(file, place, base)?);
+    }
+    Ok(numbers)
+}
+
+/// All that stands for itself; sockets come later, in pairs.
+fn open_one(
+    file: &OpenFile,
+    model: &NodeModel,
+    stdio: [RawFd; 3],
+    objects: &[RawFd],
+    policy: FilePolicy,
+) -> Result<Option<OwnedFd>, FilesError> {
+    let opened = match &file.kind {
+        FileKind::Inherited { stream } => {
+            let number = *stdio.get(*stream as usize).ok_or_else(|| FilesError::Model(format!("stream {stream}")))?;
+            sys::dup_above(number, 0).map_err(FilesError::restore("duplicate", format!("standard stream {stream}")))?
+        }
+        FileKind::Path { file: identity, position, folder, path_only } => {
+            path::open(identity, file.flags, *position, (*folder, *path_only), policy)?
+        }
+        FileKind::Object { object, position } => {
+            path::open_object(object_number(objects, *object)?, file.flags, *position)?
+        }
+        FileKind::Device { path } => device(path, file.flags, stdio)?,
+        FileKind::Epoll { .. } => epoll::open()?,
+        FileKind::Eventfd { .. } | FileKind::Timerfd { .. } | FileKind::Signalfd { .. } => {
+            counters::open(&file.kind, model.machine.realtime_ns)?
+        }
+        FileKind::Inotify { watches } => inotify::open(watches)?,
+        FileKind::Socket(_) | FileKind::Pipe { .. } | FileKind::Pty { .. } => return Ok(None),
+        FileKind::Nothing | FileKind::Pidfd { .. } => {
+            return Err(FilesError::Model("a file of a kind that cannot be opened".into()));
+        }
+    };
+    Ok(Some(opened))
+}
+
+fn object_number(objects: &[RawFd], object: ObjectIndex) -> Result<RawFd, FilesError> {
+    let number = objects.get(object).copied().filter(|number| *number >= 0);
+    number.ok_or_else(|| FilesError::Model(format!("object {object} is not open")))
+}
+
+/// A terminal of the caller's may have another name now, or none: the one that the restart was given stands in for it.
+fn device(path: &str, flags: u32, stdio: [RawFd; 3]) -> Result<OwnedFd, FilesError> {
+    let terminal = path == "/dev/tty" || path.starts_with("/dev/pts/") || path == "/dev/console";
+    if terminal {
+        for number in stdio {
+            if nix::unistd::isatty(borrow(&sys::dup_above(number, 0).map_err(FilesError::restore("look at", path))?))
+                .unwrap_or(false)
+            {
+                return path::reopen(number, flags).map_err(FilesError::restore("open", path));
+            }
+        }
+        return path::open_path("/dev/null", flags).map_err(FilesError::restore("open", "/dev/null"));
+    }
+    path::open_path(path, flags).map_err(FilesError::restore("open", path))
+}
+
+fn borrow(file: &OwnedFd) -> std::os::fd::BorrowedFd<'_> {
+    std::os::fd::AsFd::as_fd(file)
+}
+
+/// Flags that could not be given at opening, and the final number.
+fn finish(file: &OpenFile, opened: Option<OwnedFd>, base: RawFd) -> Result<RawFd, FilesError> {
+    let opened = opened.ok_or_else(|| FilesError::Model("a file that nothing has opened".into()))?;
+    let inherited = matches!(file.kind, FileKind::Inherited { .. });
+    if !inherited && file.flags as i32 & libc::O_PATH == 0 {
+        let flags = file.flags as i32 & SETTABLE_FLAGS & !libc::O_ASYNC;
+        let error = || FilesError::restore("set the flags of", format!("{:?}", file.kind));
+        let now = sys::fcntl(opened.as_raw_fd(), libc::F_GETFL, 0).map_err(error())? & SETTABLE_FLAGS;
+        if now != flags {
+            sys::fcntl(opened.as_raw_fd(), libc::F_SETFL, flags.into()).map_err(error())?;
+        }
+    }
+    if opened.as_raw_fd() >= base {
+        return Ok(opened.into_raw_fd());
+    }
+    let moved = sys::dup_above(opened.as_raw_fd(), base);
+    moved.map(IntoRawFd::into_raw_fd).map_err(FilesError::restore("move", "a descriptor above the job's"))
+}
+
+/// The soft limit is the job's business: it is set for each process later.
+fn raise_limit(base: RawFd, files: usize) -> std::io::Result<()> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let needed = base as u64 + 2 * files as u64 + 64;
+    if soft < needed {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    }
+    Ok(())
+}
