@@ -52,18 +52,7 @@ const OPTIONS: [(i32, &[i32]); 4] = [
             libc::TCP_CONGESTION,
         ],
     ),
-    (
-        libc::IPPROTO_IP,
-        &[
-            libc::IP_TOS,
-            libc::IP_TTL,
-            libc::IP_MTU_DISCOVER,
-            libc::IP_RECVERR,
-            libc::IP_PKTINFO,
-            libc::IP_MULTICAST_TTL,
-            libc::IP_MULTICAST_LOOP,
-        ],
-    ),
+    (libc::IPPROTO_IP, &[libc::IP_TOS, libc::IP_TTL, libc::IP_MTU_DISCOVER, libc::IP_RECVERR, libc::IP_PKTINFO]),
     (libc::IPPROTO_IPV6, &[libc::IPV6_V6ONLY, libc::IPV6_UNICAST_HOPS, libc::IPV6_TCLASS, libc::IPV6_RECVPKTINFO]),
 ];
 /// SO_BUF_LOCK: which buffer sizes the program has set itself; the kernel adapts the others.
@@ -145,6 +134,11 @@ fn common(fd: RawFd) -> io::Result<Socket> {
     let mut socket = Socket { family, kind, protocol, ..Socket::default() };
     socket.local = raw::name(fd, false).unwrap_or_default();
     socket.remote = raw::name(fd, true).unwrap_or_default();
+    if tcp::is_tcp(&socket) {
+        // When the job is killed its connections stay in TIME_WAIT for a minute and, without this, keep a restart on the
+        // same node from binding its ports. It has to be set while they live; accepted connections inherit it.
+        raw::set_option_int(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+    }
     socket.options = options(fd, &socket)?;
     Ok(socket)
 }
@@ -181,9 +175,11 @@ pub fn set_options(fd: RawFd, socket: &Socket) -> io::Result<()> {
             let size = value.first_chunk().map_or(0, |it| i32::from_ne_bytes(*it));
             raw::set_option_int(fd, *level, *name, size / 2)?;
         } else if (*level, *name) == (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY) {
-            // Cannot be changed on a bound socket: tcp and udp set it before they bind.
+            // Cannot be changed on a bound socket: `fresh` sets it.
         } else {
-            raw::set_option(fd, *level, *name, value)?;
+            raw::set_option(fd, *level, *name, value).map_err(|error| {
+                io::Error::new(error.kind(), format!("option {name} of level {level} to {value:?}: {error}"))
+            })?;
         }
     }
     Ok(())

@@ -69,7 +69,8 @@ fn connected(capture: &Capture<'_>, socket: &mut Socket, fd: RawFd, own_state: u
         return Ok(());
     }
     match other {
-        Some(other) if other.inode == 0 && got_fin && other.send_queue == 0 => socket.peer_closed = true,
+        // The end of a stream comes in order, after all that was sent.
+        Some(other) if other.inode == 0 && got_fin => socket.peer_closed = true,
         None if got_fin => socket.peer_closed = true,
         Some(other) if other.inode == 0 => {
             return Err(format!("{remote} has closed it while bytes were on their way: try again shortly"));
@@ -131,7 +132,6 @@ pub fn open_all(files: &[OpenFile], opened: &mut [Option<OwnedFd>]) -> Result<()
     drop(passing);
     for (at, socket) in &mine {
         let Some(made) = &opened[*at] else { continue };
-        reset_reuse(made.as_raw_fd(), socket).map_err(error("set options of", socket))?;
         for (is_shut, how) in [(socket.shut_read, libc::SHUT_RD), (socket.shut_write, libc::SHUT_WR)] {
             if is_shut {
                 raw::shutdown(made.as_raw_fd(), how).map_err(error("half-close", socket))?;
@@ -141,7 +141,7 @@ pub fn open_all(files: &[OpenFile], opened: &mut [Option<OwnedFd>]) -> Result<()
     Ok(())
 }
 
-fn is_tcp(socket: &Socket) -> bool {
+pub(super) fn is_tcp(socket: &Socket) -> bool {
     matches!(socket.family, libc::AF_INET | libc::AF_INET6) && socket.kind == libc::SOCK_STREAM
 }
 
@@ -182,13 +182,6 @@ fn connect_pairs(
         }
     }
     Ok(passing)
-}
-
-/// SO_REUSEADDR stays set until `socket::open_all` sets the saved options: the job's own listening sockets are bound to
-/// the same ports meanwhile.
-fn reset_reuse(fd: RawFd, socket: &Socket) -> io::Result<()> {
-    let saved = socket.options.iter().any(|it| (it.0, it.1) == (libc::SOL_SOCKET, libc::SO_REUSEADDR));
-    if saved { Ok(()) } else { raw::set_option_int(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 0) }
 }
 
 /// A connection with the old addresses; where these cannot be had, with other ports; at last over loopback.

@@ -145,7 +145,7 @@ static void hold(void) {
     to(MUST(timerfd_create(CLOCK_MONOTONIC, 0)), FIRED);
     struct itimerspec soon = {.it_value = {0, 1}}; MUST(timerfd_settime(FIRED, 0, &soon, 0)); poll(&(struct pollfd){FIRED, POLLIN, 0}, 1, -1);
     sigset_t set; sigemptyset(&set); sigaddset(&set, SIGUSR1); to(MUST(signalfd(-1, &set, 0)), SIGNALS);
-    to(MUST(inotify_init()), WATCH); MUST(inotify_add_watch(WATCH, in("rw"), IN_MODIFY)); MUST(inotify_rm_watch(WATCH, 1)); MUST(inotify_add_watch(WATCH, dir, IN_CREATE));
+    to(MUST(inotify_init()), WATCH); MUST(inotify_add_watch(WATCH, in("rw"), IN_MODIFY)); MUST(inotify_rm_watch(WATCH, 1)); MUST(read(WATCH, path, sizeof path)); MUST(inotify_add_watch(WATCH, dir, IN_CREATE));
     to(MUST(posix_openpt(O_RDWR | O_NOCTTY)), MASTER); MUST(unlockpt(MASTER)); to(MUST(open(ptsname(MASTER), O_RDWR | O_NOCTTY)), SLAVE);
     struct winsize window = {11, 22, 33, 44}; MUST(ioctl(SLAVE, TIOCSWINSZ, &window));
     struct termios termios; MUST(tcgetattr(SLAVE, &termios)); termios.c_lflag &= ~ECHO; MUST(tcsetattr(SLAVE, TCSANOW, &termios));
@@ -197,7 +197,7 @@ static void check_unix(void) {
 }
 static void check_inet(void) {
     got(CLIENT_T, "server"); got(SERVER_T, "client"); CHECK(option(CLIENT_T, IPPROTO_TCP, TCP_NODELAY) == 1); CHECK(option(SERVER_T, IPPROTO_TCP, TCP_NODELAY) == 0);
-    CHECK(option(SERVER_T, SOL_SOCKET, SO_REUSEADDR) == 0); CHECK(fcntl(SERVER_T, F_GETFL) & O_NONBLOCK);
+    CHECK(fcntl(SERVER_T, F_GETFL) & O_NONBLOCK);
     got(CLOSED_T, "closed"); CHECK(gone(CLOSED_T)); got(HALF_B, "half"); CHECK(gone(HALF_B)); CHECK(write(HALF_B, "still", 5) == 5); got(HALF_A, "still");
     got(SERVER_6, "six"); CHECK(write(SERVER_6, "6", 1) == 1); got(CLIENT_6, "6");
     int fd = accept(LISTEN_T, 0, 0); CHECK(fd >= 0); CHECK(write(WAITING_T, "w", 1) == 1); got(fd, "w"); close(fd);
