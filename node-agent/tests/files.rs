@@ -1,97 +1,26 @@
 //! Descriptors of every kind: a program holds them, is captured from outside and killed; another process opens them
 //! again and becomes the same program, which checks each. As whoever runs the tests and, for root, as an ordinary user.
 
+#[path = "files/program.rs"]
+mod program;
+
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::io::{self, Read};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
+use std::time::Duration;
 
-use node_agent::files::{self, FileObjects, FilePolicy, FilesError, ProcessRef};
-use node_agent_image::model::{FileKind, NodeModel, ObjectIndex, ObjectKind, Process};
+use node_agent::files::{self, FilePolicy, FilesError, Ledger, refill};
+use node_agent_image::model::{FileKind, NodeModel};
+use program::{Program, compile, model_of};
 
 const ORDINARY: &str = "47002";
 /// Tells a copy of this program that it is to restart what lies in this folder.
 const RESTART: &str = "SLACKWATER_TEST_RESTART";
 const BASE: i32 = 400;
-
-/// Keeps objects as files of a folder.
-struct Objects {
-    folder: PathBuf,
-    known: Vec<(u64, u64)>,
-}
-
-impl FileObjects for Objects {
-    fn find(&self, device: u64, inode: u64) -> Option<ObjectIndex> {
-        self.known.iter().position(|it| *it == (device, inode))
-    }
-
-    fn add_file(&mut self, file: OwnedFd, kind: ObjectKind) -> io::Result<ObjectIndex> {
-        assert!(matches!(kind, ObjectKind::Memfd { .. } | ObjectKind::Deleted { .. }), "{kind:?}");
-        let file = File::from(file);
-        let metadata = file.metadata()?;
-        let mut bytes = vec![0; metadata.len() as usize];
-        file.read_exact_at(&mut bytes, 0)?;
-        fs::write(self.folder.join(format!("object-{}", self.known.len())), bytes)?;
-        self.known.push((metadata.dev(), metadata.ino()));
-        Ok(self.known.len() - 1)
-    }
-}
-
-/// A program under test; ended when it goes out of scope.
-struct Program {
-    child: Child,
-    lines: BufReader<std::process::ChildStdout>,
-}
-
-impl Program {
-    /// What the tests themselves have inherited stays here: it would lead out of the job.
-    fn start(program: &Path, arguments: &[&str], environment: &[(&str, &Path)]) -> Self {
-        const CLOSING: &str =
-            "for n in /proc/self/fd/*; do n=${n##*/}; [ $n -lt 3 ] || eval \"exec $n>&-\"; done; exec \"$0\" \"$@\"";
-        let mut command = Command::new("bash");
-        command.args(["-c", CLOSING]).arg(program).args(arguments).envs(environment.iter().copied());
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("the program starts");
-        let lines = BufReader::new(child.stdout.take().expect("its output is a pipe"));
-        Self { child, lines }
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.lines.read_line(&mut line).expect("its output can be read");
-        line.trim().into()
-    }
-
-    fn processes(&self) -> [ProcessRef; 1] {
-        [ProcessRef { host_pid: self.child.id(), pid: self.child.id() }]
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn compile(folder: &Path, name: &str) -> PathBuf {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/files").join(format!("{name}.c"));
-    let program = folder.join(name);
-    let compiled = Command::new("gcc").args(["-O1", "-o"]).arg(&program).arg(source).status().expect("gcc runs");
-    assert!(compiled.success());
-    program
-}
-
-fn model_of(program: &Program, folder: &Path) -> Result<NodeModel, FilesError> {
-    let mut objects = Objects { folder: folder.into(), known: Vec::new() };
-    // The program's own 0, 1 and 2 stand for ckpt-run's.
-    let captured = files::capture(&program.processes(), program.child.id(), &mut objects)?;
-    let [descriptors] = captured.descriptors.try_into().expect("one process");
-    let process = Process { pid: program.child.id(), descriptors, ..Process::default() };
-    Ok(NodeModel { files: captured.files, processes: vec![process], ..NodeModel::default() })
-}
 
 /// `kinds hold` in `folder`, captured to `folder/model` and killed.
 fn hold_and_capture(folder: &Path) {
@@ -100,14 +29,17 @@ fn hold_and_capture(folder: &Path) {
     fs::create_dir(&work).expect("a folder for its files");
     let mut program = Program::start(&kinds, &["hold", &work.to_string_lossy()], &[]);
     assert_eq!(program.line(), "ready");
-    let model = model_of(&program, folder).unwrap_or_else(|error| panic!("{error}"));
+    let ledger = Ledger::create().expect("a ledger");
+    let model = model_of(&program, folder, &ledger).unwrap_or_else(|error| panic!("{error}"));
     // Peeking left everything in place: it can be done again, with the same result.
-    let again = model_of(&program, folder).expect("a second capture");
+    let again = model_of(&program, folder, &ledger).expect("a second capture");
     for (one, other) in model.files.iter().zip(&again.files) {
         if !matches!(one.kind, FileKind::Timerfd { .. }) {
             assert_eq!(one, other);
         }
     }
+    let order = format!("{}\ncheck\n{}", kinds.display(), work.display());
+    fs::write(folder.join("order"), order).expect("it is written");
     fs::write(folder.join("model"), serde_json::to_vec(&model).expect("the model is JSON")).expect("it is written");
 }
 
@@ -132,7 +64,9 @@ fn restart_helper() {
     let opened = opened.unwrap_or_else(|error| panic!("{error}"));
     objects.into_iter().for_each(std::mem::forget);
     files::install(&model, 0, &opened, &[]).unwrap_or_else(|error| panic!("{error}"));
-    let error = Command::new(folder.join("kinds")).arg("check").arg(folder.join("work")).exec();
+    let order = fs::read_to_string(folder.join("order")).expect("what to become");
+    let mut words = order.lines();
+    let error = Command::new(words.next().expect("a program")).args(words).exec();
     panic!("cannot become the checking program: {error}");
 }
 
@@ -172,11 +106,88 @@ fn what_leads_out_of_the_job_is_refused_by_name() {
     let script = format!("exec 4</proc/{}/fd/{}; echo ready; exec sleep 600", std::process::id(), reader.as_raw_fd());
     let mut program = Program::start(Path::new("sh"), &["-c", &script], &[]);
     assert_eq!(program.line(), "ready");
-    let error = model_of(&program, folder.path()).expect_err("a pipe from outside");
+    let error =
+        model_of(&program, folder.path(), &Ledger::create().expect("a ledger")).expect_err("a pipe from outside");
     let FilesError::Refused(offences) = &error else { panic!("{error}") };
     assert_eq!((offences.len(), offences[0].number), (1, 4), "{error}");
     assert!(error.to_string().contains("a pipe whose other end is in no process of the job"), "{error}");
     drop((reader, writer));
+}
+
+/// Both directions of a connection full, one of another: parked as far as draining goes, for it waits for a signal.
+fn start_full(folder: &Path) -> (Program, String) {
+    let mut program = Program::start(&compile(folder, "full"), &[], &[]);
+    let sent = program.line();
+    assert!(sent.split(' ').next().and_then(|it| it.parse::<u64>().ok()) > Some(1 << 20), "{sent}");
+    (program, sent)
+}
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+fn goes_on_and_has_everything(mut program: Program) {
+    let pid = nix::unistd::Pid::from_raw(program.child.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGUSR1).expect("it takes signals");
+    assert_eq!(program.line(), "equal");
+}
+
+#[test]
+fn full_connections_are_drained_refilled_and_restarted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (program, sent) = start_full(folder.path());
+    let ledger = Ledger::create().expect("a ledger");
+    let pid = program.child.id();
+    let read_out = files::drain(&program.processes(), pid, &ledger, DEADLINE).unwrap_or_else(|it| panic!("{it}"));
+    assert!(read_out > 1 << 20, "{read_out}");
+    let model = model_of(&program, folder.path(), &ledger).unwrap_or_else(|it| panic!("{it}"));
+    assert_eq!(refill::from_ledger(&ledger).unwrap_or_else(|it| panic!("{it}")), read_out);
+    assert!(ledger.is_empty().expect("it can be read"));
+    goes_on_and_has_everything(program);
+
+    let order = format!("{}\n{sent}", folder.path().join("full").display());
+    fs::write(folder.path().join("order"), order).expect("it is written");
+    fs::write(folder.path().join("model"), serde_json::to_vec(&model).expect("JSON")).expect("it is written");
+    let output = restart_and_check(folder.path());
+    assert!(output.ends_with("equal\n"), "{output}");
+}
+
+/// Tells a copy of this program to drain and refill this pid with this ledger until it is killed.
+const DRAIN: &str = "SLACKWATER_TEST_DRAIN";
+
+#[test]
+fn drain_helper() {
+    let Ok(order) = std::env::var(DRAIN) else { return };
+    let (pid, path) = order.split_once(' ').expect("pid and ledger");
+    let pid = pid.parse().expect("a pid");
+    let memfd = File::options().read(true).write(true).open(path).expect("the ledger");
+    let ledger = Ledger::from_memfd(memfd.into()).expect("a ledger");
+    println!("\nbegun");
+    loop {
+        let processes = [files::ProcessRef { host_pid: pid, pid }];
+        files::drain(&processes, pid, &ledger, DEADLINE).unwrap_or_else(|it| panic!("{it}"));
+        refill::from_ledger(&ledger).unwrap_or_else(|it| panic!("{it}"));
+    }
+}
+
+#[test]
+fn an_agent_killed_while_draining_or_refilling_loses_nothing() {
+    const KILLS: u32 = 25;
+    let folder = tempfile::tempdir().expect("a folder");
+    let (program, _) = start_full(folder.path());
+    let memfd = nix::sys::memfd::memfd_create("ledger", nix::sys::memfd::MFdFlags::MFD_CLOEXEC).expect("a memfd");
+    let path = format!("/proc/{}/fd/{}", std::process::id(), memfd.as_raw_fd());
+    let ledger = Ledger::from_memfd(memfd).expect("a ledger");
+    let own = std::env::current_exe().expect("our own path");
+    let order = format!("{} {path}", program.child.id());
+    for kill in 0..KILLS {
+        let arguments = ["--exact", "drain_helper", "--nocapture"];
+        let mut agent = Program::start(&own, &arguments, &[(DRAIN, Path::new(&order))]);
+        while agent.line() != "begun" {}
+        // Each time somewhere else; whether it hits the middle of a chunk is not what makes it right.
+        std::thread::sleep(Duration::from_micros(u64::from(kill) * 911));
+        drop(agent);
+        refill::from_ledger(&ledger).unwrap_or_else(|it| panic!("{it}"));
+    }
+    goes_on_and_has_everything(program);
 }
 
 /// The same as an ordinary user, where the tests run as root.

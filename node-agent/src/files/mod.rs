@@ -16,9 +16,11 @@ use node_agent_image::model::{ObjectIndex, ObjectKind};
 use thiserror::Error;
 
 mod counters;
+pub mod drain;
 mod epoll;
 mod inotify;
 mod install;
+pub mod ledger;
 mod netlink;
 mod path;
 mod pipe;
@@ -34,7 +36,9 @@ mod tcp;
 mod udp;
 mod unix;
 
+pub use drain::{DrainError, drain};
 pub use install::install;
+pub use ledger::Ledger;
 pub use restart::{FilePolicy, open_all};
 pub use snapshot::{CapturedFiles, capture};
 

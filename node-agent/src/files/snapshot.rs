@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use node_agent_image::model::{Descriptor, FileIndex, FileKind, OpenFile};
 use node_agent_proc::fdinfo::Extra;
 
+use super::ledger::Ledger;
 use super::socket::Sockets;
 use super::table::{Description, Table};
 use super::{
@@ -27,12 +28,14 @@ pub(super) struct Capture<'a> {
     pub objects: &'a mut dyn FileObjects,
     pub pipes: HashMap<(u64, u64), usize>,
     pub sockets: Sockets,
+    pub ledger: &'a Ledger,
     pub offences: Vec<Offence>,
 }
 
 /// Saves every descriptor of `processes`, which must be parked (or not running otherwise).
 ///
-/// `guardian` is the process, as the agent sees it, whose 0, 1 and 2 are the job's standard streams.
+/// `guardian` is the process, as the agent sees it, whose 0, 1 and 2 are the job's standard streams. `ledger` has what
+/// `drain` read out of TCP connections.
 ///
 /// # Errors
 /// [`FilesError::Refused`] with every descriptor that cannot be kept; else what could not be looked at.
@@ -40,10 +43,12 @@ pub fn capture(
     processes: &[ProcessRef],
     guardian: u32,
     objects: &mut dyn FileObjects,
+    ledger: &Ledger,
 ) -> Result<CapturedFiles, FilesError> {
     let table = Table::list(processes, guardian)?;
     let sockets = Sockets::list(&table)?;
-    let mut capture = Capture { table, processes, objects, pipes: HashMap::new(), sockets, offences: Vec::new() };
+    let mut capture =
+        Capture { table, processes, objects, pipes: HashMap::new(), sockets, ledger, offences: Vec::new() };
     unix::look_into_queues(&mut capture)?;
     let mut files = Vec::new();
     while files.len() < capture.table.descriptions.len() {

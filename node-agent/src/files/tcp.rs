@@ -11,7 +11,7 @@ use node_agent_proc::net_tcp::{self, state};
 use super::snapshot::Capture;
 use super::{FilesError, socket, sys, sys_socket as raw};
 
-/// A TCP socket; what was read out of it while draining is added by the caller of `capture`.
+/// A TCP socket.
 pub fn capture(
     capture: &mut Capture<'_>,
     index: FileIndex,
@@ -33,11 +33,22 @@ pub fn capture(
             if let Err(reason) = connected(capture, &mut socket, fd, info.state) {
                 return Ok(capture.refuse(index, reason));
             }
-            let bytes = socket::peek_stream(fd).map_err(capture.table.error("peek into", index))?;
-            socket.received = socket::packet(bytes);
+            socket.received = socket::packet(received(capture, index, fd)?);
         }
     }
     Ok(FileKind::Socket(Box::new(socket)))
+}
+
+/// What it had received: in its buffer or, if it was full, in the ledger; never in both.
+fn received(capture: &Capture<'_>, index: FileIndex, fd: RawFd) -> Result<Vec<u8>, FilesError> {
+    let inode = capture.table.descriptions[index].stat.inode;
+    let drained = capture.ledger.received(inode).map_err(capture.table.error("read the drained bytes of", index))?;
+    let peeked = socket::peek_stream(fd).map_err(capture.table.error("peek into", index))?;
+    match drained {
+        Some(drained) if peeked.is_empty() => Ok(drained),
+        Some(_) => Err(capture.table.error("capture", index)(io::Error::other("bytes arrived after it was drained"))),
+        None => Ok(peeked),
+    }
 }
 
 /// Finds the other end. The error is the reason for a refusal.
