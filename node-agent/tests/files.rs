@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use node_agent::files::{self, FilePolicy, FilesError, Ledger, refill};
 use node_agent_image::model::{FileKind, NodeModel};
-use program::{Program, compile, model_of};
+use program::{Objects, Program, compile, model_of};
 
 const ORDINARY: &str = "47002";
 /// Tells a copy of this program that it is to restart what lies in this folder.
@@ -55,10 +55,7 @@ fn restart_and_check(folder: &Path) -> String {
 fn restart_helper() {
     let Some(folder) = std::env::var_os(RESTART).map(PathBuf::from) else { return };
     let model: NodeModel = serde_json::from_slice(&fs::read(folder.join("model")).expect("a model")).expect("JSON");
-    let mut objects = Vec::new();
-    while let Ok(file) = File::options().read(true).write(true).open(folder.join(format!("object-{}", objects.len()))) {
-        objects.push(file);
-    }
+    let objects = Objects::open(&folder);
     let numbers: Vec<_> = objects.iter().map(AsRawFd::as_raw_fd).collect();
     let opened = files::open_all(&model, BASE, [0, 1, 2], &numbers, FilePolicy::Cut);
     let opened = opened.unwrap_or_else(|error| panic!("{error}"));

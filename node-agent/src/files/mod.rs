@@ -24,6 +24,7 @@ pub mod ledger;
 mod netlink;
 mod path;
 mod pipe;
+mod ports;
 mod pty;
 pub mod refill;
 pub mod restart;

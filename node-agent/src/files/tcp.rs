@@ -9,7 +9,7 @@ use node_agent_image::model::{FileIndex, FileKind, OpenFile, Socket};
 use node_agent_proc::net_tcp::{self, state};
 
 use super::snapshot::Capture;
-use super::{FilesError, socket, sys, sys_socket as raw};
+use super::{FilesError, ports, socket, sys, sys_socket as raw};
 
 /// A TCP socket.
 pub fn capture(
@@ -219,7 +219,7 @@ fn pair(server: &Socket, client: &Socket) -> Result<(OwnedFd, OwnedFd), FilesErr
 
 fn connect_once(server: (&Socket, &[u8]), client: (&Socket, &[u8])) -> io::Result<(OwnedFd, OwnedFd)> {
     let listener = reusable(server.0)?;
-    raw::bind(listener.as_raw_fd(), server.1)?;
+    ports::bind(listener.as_raw_fd(), server.1)?;
     raw::listen(listener.as_raw_fd(), 1)?;
     let mut target = raw::name(listener.as_raw_fd(), false)?;
     if client.0.family != server.0.family {
@@ -243,7 +243,7 @@ fn unconnected(socket: &Socket) -> Result<OwnedFd, FilesError> {
     let made = reusable(socket).map_err(error("make", socket))?;
     let port = raw::inet(&socket.local).map_or(0, |it| it.port());
     if port != 0 || socket.backlog.is_some() {
-        match raw::bind(made.as_raw_fd(), &socket.local) {
+        match ports::bind(made.as_raw_fd(), &socket.local) {
             // The address was another machine's: the port is what counts.
             Err(it) if it.raw_os_error() == Some(libc::EADDRNOTAVAIL) => {
                 raw::bind(made.as_raw_fd(), &any_address(&socket.local)).map_err(error("bind", socket))?;

@@ -16,13 +16,21 @@ pub struct Objects {
     pub known: Vec<(u64, u64)>,
 }
 
+impl Objects {
+    /// What an earlier process has kept in `folder`.
+    pub fn open(folder: &Path) -> Vec<File> {
+        let open = |at| File::options().read(true).write(true).open(folder.join(format!("object-{at}")));
+        (0..).map_while(|at| open(at).ok()).collect()
+    }
+}
+
 impl FileObjects for Objects {
     fn find(&self, device: u64, inode: u64) -> Option<ObjectIndex> {
         self.known.iter().position(|it| *it == (device, inode))
     }
 
     fn add_file(&mut self, file: OwnedFd, kind: ObjectKind) -> io::Result<ObjectIndex> {
-        assert!(matches!(kind, ObjectKind::Memfd { .. } | ObjectKind::Deleted { .. }), "{kind:?}");
+        assert_ne!(kind, ObjectKind::Anonymous);
         let file = File::from(file);
         let metadata = file.metadata()?;
         let mut bytes = vec![0; metadata.len() as usize];
