@@ -41,7 +41,9 @@ pub fn capture(capture: &mut Capture<'_>, index: FileIndex) -> Result<FileKind, 
             return object(capture, index, &link, stat, position);
         }
     }
-    let there: Option<Stat> = fs::metadata(&link).ok().map(Into::into);
+    // As the process itself sees it: a restarted job has a mount namespace of its own.
+    let seen = format!("/proc/{}/root{link}", capture.table.descriptions[index].holder.0);
+    let there: Option<Stat> = fs::metadata(seen).ok().map(Into::into);
     if there.is_none_or(|it| (it.device, it.inode) != (stat.device, stat.inode)) {
         let reason = "its path leads elsewhere (deleted, hidden by a mount, or of another mount namespace)";
         return Ok(capture.refuse(index, reason));

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use node_agent_image::model::{FileIndex, FileKind, OpenFile};
 
 use super::snapshot::Capture;
-use super::table::Description;
+use super::table::{Description, Stat};
 use super::{FilesError, path, sys};
 
 const PTMX: (u32, u32) = (5, 2);
@@ -40,7 +40,7 @@ pub fn slave_index(description: &Description) -> Option<u32> {
 pub fn capture(capture: &mut Capture<'_>, index: FileIndex) -> Result<FileKind, FilesError> {
     let description = &capture.table.descriptions[index];
     if let Some(number) = slave_index(description)
-        && !has_master(capture, number)?
+        && !has_master(capture, number, description.stat.device)?
     {
         return Ok(FileKind::Device { path: description.link.clone() });
     }
@@ -49,10 +49,13 @@ pub fn capture(capture: &mut Capture<'_>, index: FileIndex) -> Result<FileKind, 
     look(file.as_raw_fd(), master, slave_index(description)).map_err(capture.table.error("look into", index))
 }
 
-fn has_master(capture: &Capture<'_>, number: u32) -> Result<bool, FilesError> {
+/// Numbers are unique within one devpts: a restarted job has its own, and its caller's terminal is of another.
+fn has_master(capture: &Capture<'_>, number: u32, devpts: u64) -> Result<bool, FilesError> {
+    let common = std::fs::metadata("/dev/pts").map(|it| Stat::from(it).device).ok();
     for index in 0..capture.table.descriptions.len() {
         let description = &capture.table.descriptions[index];
-        if description.stream.is_none() && is_master(description) {
+        let of_it = description.stat.device == devpts || (description.link == "/dev/ptmx" && common == Some(devpts));
+        if description.stream.is_none() && is_master(description) && of_it {
             let file = capture.table.open(index)?;
             let own = sys::ioctl_int(file.as_raw_fd(), libc::TIOCGPTN);
             if own.map_err(capture.table.error("ask the number of", index))? as u32 == number {

@@ -34,7 +34,8 @@ pub fn open_all(
     objects: &[RawFd],
     policy: FilePolicy,
 ) -> Result<Vec<RawFd>, FilesError> {
-    raise_limit(base, model.files.len()).map_err(FilesError::restore("allow", "as many descriptors as the job has"))?;
+    // The job's own soft limit is set for each process later.
+    sys::allow_descriptors().map_err(FilesError::restore("allow", "as many descriptors as the job has"))?;
     let files = &model.files;
     let mut opened: Vec<Option<OwnedFd>> = files.iter().map(|_| None).collect();
     pipe::open_all(files, &mut opened)?;
@@ -127,15 +128,4 @@ fn finish(file: &OpenFile, opened: Option<OwnedFd>, base: RawFd) -> Result<RawFd
     }
     let moved = sys::dup_above(opened.as_raw_fd(), base);
     moved.map(IntoRawFd::into_raw_fd).map_err(FilesError::restore("move", "a descriptor above the job's"))
-}
-
-/// The soft limit is the job's business: it is set for each process later.
-fn raise_limit(base: RawFd, files: usize) -> std::io::Result<()> {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    let needed = base as u64 + 2 * files as u64 + 64;
-    if soft < needed {
-        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-    }
-    Ok(())
 }

@@ -70,6 +70,16 @@ pub fn watches(file: (u32, RawFd), epoll: (u32, RawFd), target: i32, offset: u32
     Ok(order == 0)
 }
 
+/// Raises this process's own limit of descriptors as far as it may: a job has many, and each process costs one here.
+pub fn allow_descriptors() -> io::Result<()> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < hard {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    }
+    Ok(())
+}
+
 /// fcntl(2) with a number as its argument.
 pub fn fcntl(fd: RawFd, command: libc::c_int, argument: i64) -> io::Result<i32> {
     // SAFETY: every command used here takes a number.

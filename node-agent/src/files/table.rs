@@ -99,6 +99,7 @@ impl Table {
     /// Lists all descriptors of `processes`. `guardian`: the process whose 0, 1, 2 are the job's standard streams.
     pub fn list(processes: &[ProcessRef], guardian: u32) -> Result<Self, FilesError> {
         let mut table = Self { guardian, ..Self::default() };
+        sys::allow_descriptors().map_err(|source| FilesError::Process { pid: std::process::id(), source })?;
         for stream in 0..=2 {
             // One that ckpt-run was started without is nobody's.
             if let Ok(metadata) = fs::metadata(format!("/proc/{guardian}/fd/{stream}")) {
