@@ -14,13 +14,15 @@ use std::process::Command;
 use std::time::Duration;
 
 use node_agent::files::{self, FilePolicy, FilesError, Ledger, refill};
-use node_agent_image::model::{FileKind, NodeModel};
+use node_agent_image::model::{FileKind, NodeModel, OpenFile};
 use program::{Objects, Program, compile, model_of};
 
 const ORDINARY: &str = "47002";
 /// Tells a copy of this program that it is to restart what lies in this folder.
 const RESTART: &str = "SLACKWATER_TEST_RESTART";
 const BASE: i32 = 400;
+/// Instead of a program to become: hold the descriptors.
+const PAUSE: &str = "pause";
 
 /// `kinds hold` in `folder`, captured to `folder/model` and killed.
 fn hold_and_capture(folder: &Path) {
@@ -63,6 +65,10 @@ fn restart_helper() {
     files::install(&model, 0, &opened, &[]).unwrap_or_else(|error| panic!("{error}"));
     let order = fs::read_to_string(folder.join("order")).expect("what to become");
     let mut words = order.lines();
+    if order == PAUSE {
+        println!("\nready");
+        nix::unistd::pause();
+    }
     let error = Command::new(words.next().expect("a program")).args(words).exec();
     panic!("cannot become the checking program: {error}");
 }
@@ -75,6 +81,55 @@ fn every_kind_comes_back() {
     let output = restart_and_check(folder.path());
     assert!(output.ends_with("0 failures\n"), "{output}");
 }
+
+/// What was opened again looks from outside as it looked before, down to flags and the sharing of descriptions.
+#[test]
+fn a_second_capture_sees_the_same() {
+    let folder = tempfile::tempdir().expect("a folder");
+    hold_and_capture(folder.path());
+    fs::write(folder.path().join("order"), PAUSE).expect("it is written");
+    let first: NodeModel = serde_json::from_slice(&fs::read(folder.path().join("model")).expect("it")).expect("JSON");
+    let own = std::env::current_exe().expect("our own path");
+    let arguments = ["--exact", "restart_helper", "--nocapture"];
+    let mut program = Program::start(&own, &arguments, &[(RESTART, folder.path())]);
+    while program.line() != "ready" {}
+    let second = model_of(&program, folder.path(), &Ledger::create().expect("a ledger"));
+    let second = second.unwrap_or_else(|error| panic!("{error}"));
+    for (one, other) in first.processes[0].descriptors.iter().zip(&second.processes[0].descriptors) {
+        assert_eq!(one, other);
+    }
+    for (index, (mut one, mut other)) in first.files.into_iter().zip(second.files).enumerate() {
+        for file in [&mut one, &mut other] {
+            blur(file);
+        }
+        assert_eq!(one, other, "file {index}");
+    }
+}
+
+/// Takes out what is another's business (objects), goes on by itself (timers), or has a number of its own here (ptys and
+/// netlink, which a restart puts into namespaces of their own).
+fn blur(file: &mut OpenFile) {
+    // Means nothing where every offset has 64 bits.
+    const O_LARGEFILE: u32 = 0o100_000;
+    file.flags &= !O_LARGEFILE;
+    match &mut file.kind {
+        FileKind::Timerfd { value_ns, .. } => *value_ns = 0,
+        FileKind::Pty { index, .. } => *index = 0,
+        FileKind::Path { file: identity, position, .. } if identity.path.contains("/object-") => {
+            file.kind = FileKind::Object { object: 0, position: *position };
+        }
+        FileKind::Path { file: identity, .. } => identity.modified_ns = 0,
+        FileKind::Object { object, .. } => *object = 0,
+        FileKind::Socket(socket) if socket.family == AF_NETLINK => socket.local.clear(),
+        // bind(2) of an IPv6 address sets IPV6_V6ONLY, which means nothing to a connection.
+        FileKind::Socket(socket) if !socket.remote.is_empty() => socket.options.retain(|it| (it.0, it.1) != V6ONLY),
+        _ => {}
+    }
+}
+
+const AF_NETLINK: i32 = 16;
+/// IPPROTO_IPV6, IPV6_V6ONLY.
+const V6ONLY: (i32, i32) = (41, 26);
 
 #[test]
 fn missing_and_shrunk_files_are_named() {

@@ -27,6 +27,8 @@ pub fn capture(capture: &mut Capture<'_>, index: FileIndex) -> Result<FileKind, 
             }
         }
     }
+    // The kernel sorts by address.
+    entries.sort_unstable_by_key(|it| (it.number, it.file));
     Ok(FileKind::Epoll { entries })
 }
 

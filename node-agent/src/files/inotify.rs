@@ -62,9 +62,13 @@ fn look_for(watch: &InotifyWatch, folders: &BTreeSet<PathBuf>) -> Option<PathBuf
     entries.map(|it| it.path()).find(|it| is_it(it))
 }
 
-/// Opens it with the same watch numbers.
-pub fn open(watches: &[(i32, String, u32)]) -> Result<OwnedFd, FilesError> {
-    let file = sys::inotify().map_err(FilesError::restore("make", "an inotify queue"))?;
+/// A queue that watches nothing yet.
+pub fn open() -> Result<OwnedFd, FilesError> {
+    sys::inotify().map_err(FilesError::restore("make", "an inotify queue"))
+}
+
+/// Watches with the same numbers; last of all, so that what a restart itself makes and removes is not seen.
+pub fn watch(file: &OwnedFd, watches: &[(i32, String, u32)]) -> Result<(), FilesError> {
     let mut in_order: Vec<_> = watches.iter().collect();
     in_order.sort_unstable_by_key(|it| it.0);
     for (wd, path, mask) in in_order {
@@ -74,5 +78,5 @@ pub fn open(watches: &[(i32, String, u32)]) -> Result<OwnedFd, FilesError> {
         const SETTABLE: u32 = libc::IN_ALL_EVENTS | libc::IN_EXCL_UNLINK | libc::IN_ONESHOT | libc::IN_ONLYDIR;
         sys::add_watch(file.as_raw_fd(), *wd, &name, mask & SETTABLE).map_err(error())?;
     }
-    Ok(file)
+    Ok(())
 }

@@ -74,7 +74,7 @@ fn look(fd: RawFd, master: bool, number: Option<u32>) -> io::Result<FileKind> {
         unlocked = sys::ioctl_int(fd, libc::TIOCGPTLCK)? == 0;
         contents = read_out(fd)?;
         if !contents.is_empty() {
-            let slave = sys::pty_peer(fd, libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC | libc::O_NONBLOCK)?;
+            let slave = sys::pty_peer(fd, libc::O_RDWR | libc::O_NONBLOCK)?;
             put_raw(slave.as_raw_fd(), slave.as_raw_fd(), &contents)?;
         }
     } else {
@@ -137,7 +137,7 @@ pub fn open_all(files: &[OpenFile], opened: &mut [Option<OwnedFd>]) -> Result<()
         let end = if *master {
             sys::dup_above(pair.as_raw_fd(), 0)
         } else {
-            sys::pty_peer(pair.as_raw_fd(), file.flags as i32 & libc::O_ACCMODE | libc::O_NOCTTY | libc::O_CLOEXEC)
+            sys::pty_peer(pair.as_raw_fd(), file.flags as i32 & libc::O_ACCMODE)
         };
         opened[at] = Some(end.map_err(FilesError::restore("open", format!("pty {index}")))?);
     }
@@ -186,7 +186,7 @@ fn restore(master: &OwnedFd, kind: &FileKind) -> io::Result<()> {
     let fd = master.as_raw_fd();
     let termios = termios.as_slice().try_into().map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
     if !contents.is_empty() {
-        let slave = sys::pty_peer(fd, libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC | libc::O_NONBLOCK)?;
+        let slave = sys::pty_peer(fd, libc::O_RDWR | libc::O_NONBLOCK)?;
         put_raw(slave.as_raw_fd(), slave.as_raw_fd(), contents)?;
     }
     sys::set_termios(fd, termios)?;

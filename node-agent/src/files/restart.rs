@@ -46,6 +46,11 @@ pub fn open_all(
         }
     }
     socket::open_all(files, &mut opened)?;
+    for (file, place) in files.iter().zip(&opened) {
+        if let (FileKind::Inotify { watches }, Some(place)) = (&file.kind, place) {
+            inotify::watch(place, watches)?;
+        }
+    }
     let mut numbers = Vec::with_capacity(files.len());
     for (file, place) in files.iter().zip(opened) {
         numbers.push(finish(file, place, base)?);
@@ -77,7 +82,7 @@ fn open_one(
         FileKind::Eventfd { .. } | FileKind::Timerfd { .. } | FileKind::Signalfd { .. } => {
             counters::open(&file.kind, model.machine.realtime_ns)?
         }
-        FileKind::Inotify { watches } => inotify::open(watches)?,
+        FileKind::Inotify { .. } => inotify::open()?,
         FileKind::Socket(_) | FileKind::Pipe { .. } | FileKind::Pty { .. } => return Ok(None),
         FileKind::Nothing | FileKind::Pidfd { .. } => {
             return Err(FilesError::Model("a file of a kind that cannot be opened".into()));

@@ -115,10 +115,13 @@ pub fn unlock_pty(master: RawFd) -> io::Result<()> {
     check(unsafe { libc::ioctl(master, libc::TIOCSPTLCK, &raw const zero) } as i64).map(drop)
 }
 
-/// The slave of a pty master, whatever is mounted at /dev/pts.
+/// The slave of a pty master, whatever is mounted at /dev/pts. Close-on-exec is set afterwards: given as a flag it would
+/// stay among the flags of the *file* (here alone the kernel forgets to take it out), and fdinfo would show it for ever.
 pub fn pty_peer(master: RawFd, flags: i32) -> io::Result<OwnedFd> {
     // SAFETY: takes a number.
-    owned(unsafe { libc::ioctl(master, TIOCGPTPEER, flags) } as i64)
+    let slave = owned(unsafe { libc::ioctl(master, TIOCGPTPEER, flags | libc::O_NOCTTY) } as i64)?;
+    fcntl(slave.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC.into())?;
+    Ok(slave)
 }
 
 /// TCGETS2.
