@@ -1,2 +1,46 @@
-//! What people type.
-fn main() {}
+//! What people type: `ckpt-run`, `ckpt-restart` and `ckpt`, one binary that goes by the name it is called by.
+
+use std::env;
+use std::path::Path;
+use std::process::ExitCode;
+
+mod ask;
+mod checkpoint;
+mod ckpt;
+mod install;
+mod ps;
+mod run;
+mod table;
+mod time;
+
+/// Exit code when something could not be done.
+const FAILED: u8 = 1;
+
+fn main() -> ExitCode {
+    let name = env::args_os().next().unwrap_or_default();
+    let done = match Path::new(&name).file_name().and_then(|it| it.to_str()) {
+        Some(run::TOOL) => run::main(),
+        _ => ckpt::main(),
+    };
+    match done {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("{}: {}", failure.tool, failure.error);
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// Something that could not be done.
+#[derive(Debug)]
+struct Failure {
+    tool: &'static str,
+    error: Box<dyn std::error::Error>,
+}
+
+impl Failure {
+    /// For map_err.
+    fn of<E: Into<Box<dyn std::error::Error>>>(tool: &'static str) -> impl FnOnce(E) -> Self {
+        move |error| Self { tool, error: error.into() }
+    }
+}

@@ -1,1 +1,9 @@
-//! Placeholder.
+//! What `ckpt` and an agent say to each other, and the phases of a checkpoint with their deadlines. Pure: no IO, no clock.
+
+mod messages;
+mod phase;
+
+pub use messages::{
+    Answer, Committed, FRAME_BYTES_MAX, FrameError, Mode, PROTOCOL, Request, Status, decode, encode, read_limit,
+};
+pub use phase::{Deadlines, Phase};

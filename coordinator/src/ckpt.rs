@@ -1,0 +1,39 @@
+//! `ckpt`: what can be asked of running jobs and of generations.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::{Failure, checkpoint, ps};
+
+/// The name that this goes by.
+pub const TOOL: &str = "ckpt";
+
+/// Checkpoint running jobs, and look at what was checkpointed.
+#[derive(Debug, Parser)]
+#[command(name = TOOL, version, after_help = EXIT_CODES)]
+struct Options {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    it could not be done: standard error says why; a job that was to be checkpointed runs on
+  2    wrong usage";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Checkpoint(checkpoint::Options),
+    Ps(ps::Options),
+}
+
+/// `ckpt` from its arguments to its exit code.
+pub fn main() -> Result<ExitCode, Failure> {
+    match Options::parse().command {
+        Command::Checkpoint(options) => checkpoint::checkpoint(&options),
+        Command::Ps(options) => ps::ps(&options),
+    }
+    .map_err(Failure::of(TOOL))
+}

@@ -1,0 +1,114 @@
+//! What guardian and agents of one life tell each other: shared memory, so that it outlives an agent.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use coordinator_protocol::Phase;
+
+/// Shared by a guardian and its agents.
+#[derive(Debug, Default)]
+pub struct Board {
+    /// How far the checkpoint is that is being taken.
+    pub progress: Progress,
+    /// Newest generation, plus one; 0 = none.
+    newest: AtomicU64,
+    /// The generation after which the agent has ended the job on request, plus one; 0 = it has not.
+    ended_after: AtomicU64,
+    /// A rank that died by a signal: its pid, and the signal; 0 = none.
+    lost_rank: AtomicU32,
+    lost_signal: AtomicU32,
+}
+
+/// How far a checkpoint is. Writers: the threads that take it. Readers: those that wait for it.
+#[derive(Debug, Default)]
+pub struct Progress {
+    phase: AtomicU32,
+    done: AtomicU64,
+    total: AtomicU64,
+}
+
+impl Progress {
+    /// A phase begins.
+    pub fn enter(&self, phase: Phase) {
+        self.done.store(0, Ordering::Relaxed);
+        self.total.store(0, Ordering::Relaxed);
+        self.phase.store(phase as u32, Ordering::Release);
+    }
+
+    /// So many bytes in all.
+    pub fn expect(&self, bytes: u64) {
+        self.total.store(bytes, Ordering::Relaxed);
+    }
+
+    /// So many more bytes are done.
+    pub fn add(&self, bytes: u64) {
+        self.done.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    #[allow(missing_docs)]
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        Phase::from_number(self.phase.load(Ordering::Acquire) as u8)
+    }
+
+    /// Bytes done, bytes in all.
+    #[must_use]
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed))
+    }
+}
+
+impl Board {
+    /// Newest generation of this job that this life knows.
+    #[must_use]
+    pub fn newest(&self) -> Option<u64> {
+        self.newest.load(Ordering::Acquire).checked_sub(1)
+    }
+
+    /// A generation has been committed, or this life began from it.
+    pub fn set_newest(&self, generation: u64) {
+        self.newest.store(generation + 1, Ordering::Release);
+    }
+
+    /// Said before the job's processes are killed on request.
+    pub fn end_after(&self, generation: u64) {
+        self.ended_after.store(generation + 1, Ordering::Release);
+    }
+
+    /// The generation after which the job was ended on request.
+    #[must_use]
+    pub fn ended_after(&self) -> Option<u64> {
+        self.ended_after.load(Ordering::Acquire).checked_sub(1)
+    }
+
+    /// A rank died by a signal. The first one counts: the launcher kills the others for its sake.
+    pub fn lose_rank(&self, pid: u32, signal: u32) {
+        if self.lost_rank.compare_exchange(0, pid, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            self.lost_signal.store(signal, Ordering::Release);
+        }
+    }
+
+    /// Pid and signal of the rank that died first.
+    #[must_use]
+    pub fn lost_rank(&self) -> Option<(u32, u32)> {
+        match self.lost_rank.load(Ordering::Acquire) {
+            0 => None,
+            pid => Some((pid, self.lost_signal.load(Ordering::Acquire))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generation_zero_is_one() {
+        let board = Board::default();
+        assert_eq!((board.newest(), board.ended_after(), board.lost_rank()), (None, None, None));
+        board.set_newest(0);
+        board.end_after(0);
+        board.lose_rank(7, 9);
+        board.lose_rank(8, 15);
+        assert_eq!((board.newest(), board.ended_after(), board.lost_rank()), (Some(0), Some(0), Some((7, 9))));
+    }
+}

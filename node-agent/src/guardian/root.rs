@@ -1,0 +1,56 @@
+//! The job's root: the program that its user named, started as a shell would start it.
+
+use std::env;
+use std::ffi::{CString, OsString};
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+
+use hijack_abi::{JOB_FOLDER_VARIABLE, LIBRARY_FILE};
+use nix::errno::Errno;
+
+use super::sys::{self, Forked};
+
+/// Exit code when a program is not found, as a shell's.
+const NOT_FOUND: i32 = 127;
+/// Exit code when it cannot be executed.
+const NOT_EXECUTABLE: i32 = 126;
+const PRELOAD: &str = "LD_PRELOAD";
+
+/// Forks and executes `command` in the caller's process group with the library preloaded; its pid. A failing exec is
+/// said by the child itself, whose exit code is then 127 or 126.
+///
+/// # Errors
+/// When there can be no child, or an argument holds a zero byte.
+pub fn start(tool: &str, command: &[OsString], folder: &Path, mask: &libc::sigset_t) -> io::Result<u32> {
+    let words = command.iter().map(|word| CString::new(word.as_bytes())).collect::<Result<Vec<_>, _>>()?;
+    let environment = environment(folder)?;
+    let Some(program) = words.first() else { return Err(Errno::ENOENT.into()) };
+    match sys::fork()? {
+        Forked::Parent(pid) => Ok(pid),
+        Forked::Child => {
+            sys::default_sigpipe();
+            sys::set_mask(mask);
+            let error = nix::unistd::execvpe(program, &words, &environment).unwrap_err();
+            eprintln!("{tool}: {}: {}", program.to_string_lossy(), error.desc());
+            sys::exit_now(if error == Errno::ENOENT { NOT_FOUND } else { NOT_EXECUTABLE })
+        }
+    }
+}
+
+/// The caller's environment, the library before what else is preloaded.
+fn environment(folder: &Path) -> io::Result<Vec<CString>> {
+    let mut preload = folder.join(LIBRARY_FILE).into_os_string();
+    if let Some(others) = env::var_os(PRELOAD).filter(|it| !it.is_empty()) {
+        preload.push(":");
+        preload.push(others);
+    }
+    let ours = [(OsString::from(PRELOAD), preload), (JOB_FOLDER_VARIABLE.into(), folder.into())];
+    let others = env::vars_os().filter(|(name, _)| name != PRELOAD && name != JOB_FOLDER_VARIABLE);
+    let variable = |(mut name, value): (OsString, OsString)| {
+        name.push("=");
+        name.push(value);
+        CString::new(name.into_vec()).map_err(io::Error::from)
+    };
+    others.chain(ours).map(variable).collect()
+}
