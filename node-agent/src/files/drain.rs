@@ -2,12 +2,13 @@
 //! buffer, where it can be peeked; where that is full it is read out into the ledger.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use interconnect_drain::{Direction, Observation, Step};
 use node_agent_image::model::FileIndex;
-use node_agent_proc::net_tcp::{TcpEntry, state};
+use node_agent_proc::net_tcp::state;
 use thiserror::Error;
 
 use super::ledger::{Entry, Ledger};
@@ -63,7 +64,10 @@ struct Flow {
     receiver: (FileIndex, OwnedFd),
     /// Where the guardian finds both: pid and number of sender and receiver.
     holders: ((u32, RawFd), (u32, RawFd)),
-    tcp: TcpEntry,
+    /// Sender's and receiver's.
+    addresses: (SocketAddr, SocketAddr),
+    /// Of a closed sender: bytes not acknowledged when it was looked at.
+    orphaned: u64,
     direction: Direction,
     entry: Option<Entry>,
 }
@@ -105,22 +109,38 @@ pub fn drain(processes: &[ProcessRef], guardian: u32, ledger: &Ledger, deadline:
     Ok(read_out)
 }
 
-/// Directions in which the kernel holds bytes on the sender's side, both ends in the job or the sender closed.
+/// Directions in which the kernel holds bytes on the sender's side, both ends in the job or the sender closed. What comes
+/// from outside the job is left to `capture`, which refuses it by name.
 fn flows(table: &Table) -> Result<Vec<Flow>, DrainError> {
     let sockets = Sockets::list(table)?;
     let mut flows = Vec::new();
-    for tcp in sockets.tcp.values().filter(|it| it.send_queue > 0 && it.state != state::LISTEN) {
-        let sender = sockets.tcp_files.get(&(tcp.local, tcp.remote)).copied();
-        let Some(receiver) = sockets.tcp_files.get(&(tcp.remote, tcp.local)).copied() else { continue };
-        if sender.is_none() && tcp.inode != 0 {
-            // Somebody outside the job sends: `capture` refuses that by name.
+    for ((local, remote), receiving) in &sockets.tcp_files {
+        let mut flow = Flow {
+            sender: None,
+            receiver: (*receiving, table.open(*receiving)?),
+            holders: ((0, -1), table.descriptions[*receiving].holder),
+            addresses: (*remote, *local),
+            orphaned: 0,
+            direction: Direction::default(),
+            entry: None,
+        };
+        if let Some(sending) = sockets.tcp_files.get(&(*remote, *local)) {
+            let sender = table.open(*sending)?;
+            let unacknowledged = sys::ioctl_int(sender.as_raw_fd(), libc::TIOCOUTQ);
+            if unacknowledged.map_err(table.error("ask the send queue of", *sending))? == 0 {
+                continue;
+            }
+            flow.holders.0 = table.descriptions[*sending].holder;
+            flow.sender = Some((*sending, sender));
+        } else if let Some(orphan) = sockets.all_tcp()?.get(&(*remote, *local)).filter(|it| it.inode == 0) {
+            flow.orphaned = orphan.send_queue;
+            if orphan.send_queue == 0 || orphan.state == state::ESTABLISHED {
+                continue;
+            }
+        } else {
             continue;
         }
-        let holder = |at: FileIndex| table.descriptions[at].holder;
-        let holders = (sender.map_or((0, -1), holder), holder(receiver));
-        let sender = sender.map(|at| Ok::<_, FilesError>((at, table.open(at)?))).transpose()?;
-        let receiver = (receiver, table.open(receiver)?);
-        flows.push(Flow { sender, receiver, holders, tcp: *tcp, direction: Direction::default(), entry: None });
+        flows.push(flow);
     }
     Ok(flows)
 }
@@ -144,7 +164,7 @@ impl Flow {
         let Some((_, sender)) = &self.sender else {
             // Closed: the end of the stream arrives after all else.
             let arrived = finished_receiving(raw::tcp_info(self.receiver.1.as_raw_fd())?.state);
-            let unacknowledged = if arrived { 0 } else { self.tcp.send_queue };
+            let unacknowledged = if arrived { 0 } else { self.orphaned };
             return Ok(Observation { unacknowledged, unread, refillable: false });
         };
         let sender = sender.as_raw_fd();
@@ -181,10 +201,10 @@ impl Flow {
             format!("pid {} descriptor {}", it.pid, it.holder.1)
         };
         let sender = match &self.sender {
-            Some((at, _)) => format!("{} ({})", self.tcp.local, end(*at)),
-            None => format!("{} (closed)", self.tcp.local),
+            Some((at, _)) => format!("{} ({})", self.addresses.0, end(*at)),
+            None => format!("{} (closed)", self.addresses.0),
         };
-        (sender, format!("{} ({})", self.tcp.remote, end(self.receiver.0)))
+        (sender, format!("{} ({})", self.addresses.1, end(self.receiver.0)))
     }
 
     fn error(&self, table: &Table, source: io::Error) -> DrainError {

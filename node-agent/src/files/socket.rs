@@ -1,6 +1,8 @@
 //! Sockets of all families: what they have in common.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -66,30 +68,57 @@ pub struct Sockets {
     pub unix: HashMap<u64, UnixSocket>,
     /// What is in their receive queues.
     pub unix_queues: HashMap<FileIndex, Vec<Packet>>,
-    /// TCP connections, also those without descriptor, by (own address, other end's address).
-    pub tcp: HashMap<(SocketAddr, SocketAddr), TcpEntry>,
-    /// The job's TCP sockets by the same.
+    /// The job's TCP sockets by (own address, other end's address).
     pub tcp_files: HashMap<(SocketAddr, SocketAddr), FileIndex>,
+    /// The job's listening TCP sockets.
+    pub tcp_listeners: Vec<(SocketAddr, FileIndex)>,
+    /// See `all_tcp`.
+    tcp: OnceCell<HashMap<(SocketAddr, SocketAddr), TcpEntry>>,
+    /// Options of fresh sockets by family, kind, protocol.
+    fresh: HashMap<(i32, i32, i32), Vec<SocketOption>>,
 }
 
 impl Sockets {
     /// Reads what there is, if the job has any socket.
     pub fn list(table: &Table) -> Result<Self, FilesError> {
         let mut sockets = Self::default();
-        if !table.descriptions.iter().any(|it| it.stat.kind() == libc::S_IFSOCK) {
-            return Ok(sockets);
-        }
-        let unix = raw::unix_sockets().map_err(|source| FilesError::Sockets { what: "Unix", source })?;
-        sockets.unix = unix.into_iter().map(|it| (it.inode.into(), it)).collect();
-        for entry in tcp_entries()? {
-            sockets.tcp.insert((entry.local, entry.remote), entry);
-            if entry.inode != 0
-                && let Some(index) = table.by_inode(entry.inode).find(|at| table.descriptions[*at].is_socket())
-            {
-                sockets.tcp_files.insert((entry.local, entry.remote), index);
+        for (index, description) in table.descriptions.iter().enumerate() {
+            if !description.is_socket() || description.stream.is_some() {
+                continue;
+            }
+            if sockets.unix.is_empty() {
+                let unix = raw::unix_sockets().map_err(|source| FilesError::Sockets { what: "Unix", source })?;
+                sockets.unix = unix.into_iter().map(|it| (it.inode.into(), it)).collect();
+            }
+            if !sockets.unix.contains_key(&description.stat.inode) {
+                let file = table.open(index)?;
+                sockets.enter_tcp(index, file.as_raw_fd()).map_err(table.error("ask the addresses of", index))?;
             }
         }
         Ok(sockets)
+    }
+
+    fn enter_tcp(&mut self, index: FileIndex, fd: RawFd) -> io::Result<()> {
+        if raw::option_int(fd, libc::SOL_SOCKET, libc::SO_PROTOCOL)? != libc::IPPROTO_TCP {
+            return Ok(());
+        }
+        let Some(local) = raw::inet(&raw::name(fd, false)?).map(net_tcp::plain) else { return Ok(()) };
+        if let Some(remote) = raw::name(fd, true).ok().and_then(|it| raw::inet(&it)) {
+            self.tcp_files.insert((local, net_tcp::plain(remote)), index);
+        } else if raw::option_int(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN)? != 0 {
+            self.tcp_listeners.push((local, index));
+        }
+        Ok(())
+    }
+
+    /// All TCP sockets of the network namespace, also those without descriptor. The kernel walks a large table for it:
+    /// only asked where an end is missing.
+    pub fn all_tcp(&self) -> Result<&HashMap<(SocketAddr, SocketAddr), TcpEntry>, FilesError> {
+        if let Some(tcp) = self.tcp.get() {
+            return Ok(tcp);
+        }
+        let entries = tcp_entries()?;
+        Ok(self.tcp.get_or_init(|| entries.into_iter().map(|it| ((it.local, it.remote), it)).collect()))
     }
 }
 
@@ -111,7 +140,8 @@ pub fn tcp_entries() -> Result<Vec<TcpEntry>, FilesError> {
 pub fn capture(capture: &mut Capture<'_>, index: FileIndex) -> Result<FileKind, FilesError> {
     let file = capture.table.open(index)?;
     let fd = file.as_raw_fd();
-    let socket = common(fd).map_err(capture.table.error("look into", index))?;
+    let fresh = &mut capture.sockets.fresh;
+    let socket = common(fd, fresh).map_err(capture.table.error("look into", index))?;
     match (socket.family, socket.kind) {
         (libc::AF_UNIX, _) => unix::capture(capture, index, fd, socket),
         (libc::AF_INET | libc::AF_INET6, libc::SOCK_STREAM) if socket.protocol == libc::IPPROTO_TCP => {
@@ -128,7 +158,7 @@ pub fn capture(capture: &mut Capture<'_>, index: FileIndex) -> Result<FileKind, 
     }
 }
 
-fn common(fd: RawFd) -> io::Result<Socket> {
+fn common(fd: RawFd, fresh: &mut HashMap<(i32, i32, i32), Vec<SocketOption>>) -> io::Result<Socket> {
     let get = |name| raw::option_int(fd, libc::SOL_SOCKET, name);
     let (family, kind, protocol) = (get(libc::SO_DOMAIN)?, get(libc::SO_TYPE)?, get(libc::SO_PROTOCOL)?);
     let mut socket = Socket { family, kind, protocol, ..Socket::default() };
@@ -139,24 +169,32 @@ fn common(fd: RawFd) -> io::Result<Socket> {
         // same node from binding its ports. It has to be set while they live; accepted connections inherit it.
         raw::set_option_int(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
     }
-    socket.options = options(fd, &socket)?;
+    let key = (family, kind, protocol);
+    let usual = match fresh.entry(key) {
+        Entry::Occupied(known) => known.into_mut(),
+        Entry::Vacant(place) => place.insert(known_options(raw::socket(family, kind, protocol)?.as_raw_fd())),
+    };
+    socket.options = options(fd, usual)?;
     Ok(socket)
 }
 
+/// Level, name, value.
+type SocketOption = (i32, i32, Vec<u8>);
+
+/// All of `OPTIONS` that a socket knows; not every family knows every one.
+fn known_options(fd: RawFd) -> Vec<SocketOption> {
+    let all = OPTIONS.iter().flat_map(|(level, names)| names.iter().map(|name| (*level, *name)));
+    all.filter_map(|(level, name)| Some((level, name, raw::option(fd, level, name).ok()?))).collect()
+}
+
 /// Options in which it differs from a fresh socket of its kind.
-fn options(fd: RawFd, socket: &Socket) -> io::Result<Vec<(i32, i32, Vec<u8>)>> {
-    let fresh = raw::socket(socket.family, socket.kind, socket.protocol)?;
+fn options(fd: RawFd, fresh: &[SocketOption]) -> io::Result<Vec<SocketOption>> {
     let mut options = Vec::new();
-    for (level, names) in OPTIONS {
-        for name in names {
-            // Not every family knows every option.
-            let (Ok(value), Ok(usual)) = (raw::option(fd, level, *name), raw::option(fresh.as_raw_fd(), level, *name))
-            else {
-                continue;
-            };
-            if value != usual {
-                options.push((level, *name, value));
-            }
+    for (level, name, usual) in fresh {
+        if let Ok(value) = raw::option(fd, *level, *name)
+            && value != *usual
+        {
+            options.push((*level, *name, value));
         }
     }
     let locked = raw::option_int(fd, libc::SOL_SOCKET, SO_BUF_LOCK).unwrap_or(0);

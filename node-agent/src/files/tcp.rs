@@ -21,7 +21,9 @@ pub fn capture(
     let info = raw::tcp_info(fd).map_err(capture.table.error("ask the state of", index))?;
     match info.state {
         state::LISTEN => {
-            if let Some(stranger) = stranger_in_backlog(capture, &socket) {
+            if info.unacked > 0
+                && let Some(stranger) = stranger_in_backlog(capture, &socket)?
+            {
                 let reason = format!("a connection from {stranger}, outside the job, waits to be accepted");
                 return Ok(capture.refuse(index, reason));
             }
@@ -70,7 +72,7 @@ fn connected(capture: &Capture<'_>, socket: &mut Socket, fd: RawFd, own_state: u
         socket.peer = Some(*peer);
         return Ok(());
     }
-    let other = capture.sockets.tcp.get(&reverse);
+    let other = capture.sockets.all_tcp().map_err(|error| error.to_string())?.get(&reverse);
     let waiting = other.filter(|it| it.inode == 0 && matches!(it.state, state::ESTABLISHED | state::CLOSE_WAIT));
     if let (Some(other), Some(listener)) = (waiting, listener_of(capture, key.1)) {
         if other.receive_queue > 0 || sys::ioctl_int(fd, libc::TIOCOUTQ).unwrap_or(0) > 0 {
@@ -94,22 +96,19 @@ fn connected(capture: &Capture<'_>, socket: &mut Socket, fd: RawFd, own_state: u
 fn listener_of(capture: &Capture<'_>, address: SocketAddr) -> Option<FileIndex> {
     let any = |port| [SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port), SocketAddr::new([0u16; 8].into(), port)];
     let [any_v4, any_v6] = any(address.port());
-    let listening = |local: SocketAddr| {
-        let found = capture.sockets.tcp.values().find(|it| it.state == state::LISTEN && it.local == local)?;
-        capture.table.by_inode(found.inode).next()
-    };
+    let listening = |local| capture.sockets.tcp_listeners.iter().find(|it| it.0 == local).map(|it| it.1);
     listening(address).or_else(|| listening(any_v4)).or_else(|| listening(any_v6))
 }
 
 /// Who waits in a listening socket's backlog without being of the job.
-fn stranger_in_backlog(capture: &Capture<'_>, listener: &Socket) -> Option<SocketAddr> {
-    let local = net_tcp::plain(raw::inet(&listener.local)?);
-    let waits = capture.sockets.tcp.values().filter(|it| {
+fn stranger_in_backlog(capture: &Capture<'_>, listener: &Socket) -> Result<Option<SocketAddr>, FilesError> {
+    let Some(local) = raw::inet(&listener.local).map(net_tcp::plain) else { return Ok(None) };
+    let mut waits = capture.sockets.all_tcp()?.values().filter(|it| {
         let to_us = it.local.port() == local.port() && (local.ip().is_unspecified() || it.local.ip() == local.ip());
         to_us && it.inode == 0 && it.state == state::ESTABLISHED
     });
     let stranger = |it: &&net_tcp::TcpEntry| !capture.sockets.tcp_files.contains_key(&(it.remote, it.local));
-    waits.into_iter().find(stranger).map(|it| it.remote)
+    Ok(waits.find(stranger).map(|it| it.remote))
 }
 
 type Sockets<'a> = [(FileIndex, &'a Socket)];
