@@ -2,8 +2,10 @@
 
 use std::env;
 use std::ffi::{CString, OsString};
+use std::fs;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use hijack_abi::{JOB_FOLDER_VARIABLE, LIBRARY_FILE};
@@ -31,9 +33,23 @@ pub fn start(tool: &str, command: &[OsString], folder: &Path, mask: &libc::sigse
         Forked::Child => {
             sys::default_sigpipe();
             sys::set_mask(mask);
+            keep_strangers_out();
             let error = nix::unistd::execvpe(program, &words, &environment).unwrap_err();
             eprintln!("{tool}: {}: {}", program.to_string_lossy(), error.desc());
             sys::exit_now(if error == Errno::ENOENT { NOT_FOUND } else { NOT_EXECUTABLE })
+        }
+    }
+}
+
+/// Pipes and sockets beyond standard error that happen to be open in our caller (a test harness, make, a daemon) lead out of
+/// the job: nobody meant to pass them on, and every checkpoint would be refused because of them. Files are passed on.
+fn keep_strangers_out() {
+    let Ok(entries) = fs::read_dir("/proc/self/fd") else { return };
+    let numbers = entries.flatten().filter_map(|it| it.file_name().to_str()?.parse().ok());
+    for number in numbers.filter(|number| *number > 2).collect::<Vec<i32>>() {
+        let kind = fs::metadata(format!("/proc/self/fd/{number}")).map(|it| it.file_type());
+        if kind.is_ok_and(|it| it.is_fifo() || it.is_socket()) {
+            sys::close_on_exec(number);
         }
     }
 }

@@ -36,6 +36,12 @@ pub fn fork() -> io::Result<Forked> {
     }
 }
 
+/// FD_CLOEXEC.
+pub fn close_on_exec(number: i32) {
+    // SAFETY: takes numbers.
+    unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+}
+
 /// _exit(2): no destructor, no buffer of the parent's.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: takes a number, does not return.
