@@ -72,8 +72,14 @@ fn round_trip(compiler: &str, launcher: &str, arguments: &[&str]) {
     let name = program.to_string_lossy();
     words.push(&name);
     let one = Path::new("1");
-    let root = [("OMPI_ALLOW_RUN_AS_ROOT", one), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", one)];
-    let mut job = Program::start(Path::new(launcher), &words, &root);
+    // A job that is killed leaves its session folder and its segments: they go with our folder.
+    let environment = [
+        ("OMPI_ALLOW_RUN_AS_ROOT", one),
+        ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", one),
+        ("OMPI_MCA_btl_vader_backing_directory", folder.path()),
+        ("TMPDIR", folder.path()),
+    ];
+    let mut job = Program::start(Path::new(launcher), &words, &environment);
     while job.line() != "ready" {}
     let processes = family(job.child.id());
     assert!(processes.len() > 2, "{processes:?}");
