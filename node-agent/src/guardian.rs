@@ -11,13 +11,14 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::socket::{Shutdown, shutdown};
 use thiserror::Error;
 
 use crate::agent;
@@ -206,7 +207,7 @@ impl<'life> Guardian<'life> {
     }
 
     /// Until the root has ended: its wait status.
-    fn watch(&mut self, signals: std::os::fd::BorrowedFd<'_>) -> io::Result<i32> {
+    fn watch(&mut self, signals: BorrowedFd<'_>) -> io::Result<i32> {
         loop {
             self.note_children();
             self.note_ranks()?;
@@ -221,7 +222,7 @@ impl<'life> Guardian<'life> {
     }
 
     /// Sleeps until something happens.
-    fn wait(&self, signals: std::os::fd::BorrowedFd<'_>) -> io::Result<()> {
+    fn wait(&self, signals: BorrowedFd<'_>) -> io::Result<()> {
         let fixed = [signals, self.life.ranks_announced.as_fd()];
         let mut fds: Vec<PollFd<'_>> =
             fixed.into_iter().chain(self.ranks.descriptors()).map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
@@ -294,7 +295,10 @@ impl<'life> Guardian<'life> {
         match sys::fork() {
             Ok(sys::Forked::Child) => agent::main(self.life),
             Ok(sys::Forked::Parent(pid)) => self.agent = Some(pid),
-            Err(error) => self.say(&format!("cannot start an agent: {error}; the job runs on without checkpoints")),
+            Err(error) => {
+                self.say(&format!("cannot start an agent: {error}; the job runs on without checkpoints"));
+                self.turn_away();
+            }
         }
     }
 
@@ -308,10 +312,19 @@ impl<'life> Guardian<'life> {
         if self.agents_started.len() >= AGENTS_MAX {
             let within = AGENTS_WITHIN.as_secs();
             self.say(&format!("{AGENTS_MAX} agents died within {within} s: the job runs on without checkpoints"));
+            self.turn_away();
             return;
         }
         self.say(&format!("the agent died ({}); the job runs on with another", ending_of(status)));
         self.start_agent();
+    }
+
+    /// Nobody will ever answer: who asks, now or later, must not wait.
+    fn turn_away(&self) {
+        let listener = &self.life.listener;
+        let _ = shutdown(listener.as_raw_fd(), Shutdown::Both);
+        let _ = listener.set_nonblocking(true);
+        while listener.accept().is_ok() {}
     }
 
     /// Puts back what the agent had drained and lets every parked thread go.

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError, TryLockError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coordinator_protocol::{Answer, Mode, Request, Status, decode, encode, read_limit};
 use nix::sys::socket::{getsockopt, sockopt};
@@ -19,6 +19,8 @@ use crate::guardian::sys;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often somebody who waits is told how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_millis(50);
+/// He is told at least so often, though nothing has changed: then he knows that there is an agent.
+const HEARTBEAT: Duration = Duration::from_secs(5);
 
 impl Agent<'_> {
     /// Answers one request.
@@ -50,23 +52,18 @@ impl Agent<'_> {
     fn checkpoint(&self, stream: &UnixStream, wish: Wish) -> io::Result<()> {
         let handle = stream.try_clone()?;
         lock(&self.waiting).push(handle);
-        let round = match self.round.try_lock() {
-            Ok(round) => round,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => {
-                let _ = answer(stream, &Answer::Waiting);
-                lock(&self.round)
-            }
-        };
+        if matches!(self.round.try_lock(), Err(TryLockError::WouldBlock)) {
+            answer(stream, &Answer::Waiting)?;
+        }
         let over = AtomicBool::new(false);
         let taken = thread::scope(|scope| {
             let teller = scope.spawn(|| self.tell_progress(stream, &over));
+            let _round = lock(&self.round);
             let taken = self.take(wish);
             over.store(true, Ordering::Release);
             teller.thread().unpark();
             taken
         });
-        drop(round);
         let killed = taken.is_ok() && wish.kill;
         let said = answer(stream, &taken.map_or_else(failed, Answer::Committed));
         lock(&self.waiting).retain(|other| !same(other, stream));
@@ -79,15 +76,18 @@ impl Agent<'_> {
     }
 
     fn tell_progress(&self, stream: &UnixStream, over: &AtomicBool) {
-        let mut last = None;
+        let mut last = (None, Instant::now());
         while !over.load(Ordering::Acquire) {
             let progress = &self.life.board.progress;
             let (done, total) = progress.bytes();
-            let now = Answer::Progress { phase: progress.phase(), done, total };
-            if last.as_ref() != Some(&now) && answer(stream, &now).is_err() {
-                return;
+            let now = Some((progress.phase(), done, total));
+            if last.0 != now || last.1.elapsed() > HEARTBEAT {
+                let told = Answer::Progress { phase: progress.phase(), done, total };
+                if answer(stream, &told).is_err() {
+                    return;
+                }
+                last = (now, Instant::now());
             }
-            last = Some(now);
             thread::park_timeout(PROGRESS_EVERY);
         }
     }
