@@ -9,42 +9,34 @@
 //!
 //! The agent is forked, not executed, so that a job starts in milliseconds; the guardian therefore never has a second thread.
 
+use std::error::Error;
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::socket::{Shutdown, shutdown};
 use thiserror::Error;
 
-use crate::agent;
-use crate::files::{Ledger, refill};
+use crate::files::Ledger;
 use crate::job::{JobError, JobFolder, JobRecord, SOCKET};
 
 pub mod board;
 pub mod control;
 mod ending;
+mod life;
 pub mod members;
 mod ranks;
 mod root;
 pub(crate) mod sys;
+mod watch;
 
-use board::Board;
+pub use life::{Life, Namespace, NextLife, Root};
+
+use board::{Board, Comeback};
 use control::Control;
-use ranks::Ranks;
-
-/// This many agents may die within [`AGENTS_WITHIN`]; then the job runs on without one.
-const AGENTS_MAX: usize = 8;
-/// See [`AGENTS_MAX`].
-const AGENTS_WITHIN: Duration = Duration::from_secs(10);
-/// How long an agent that has ended the job on request may take to say so to whoever asked.
-const AGENT_SAYS_SO: Duration = Duration::from_secs(10);
-/// How long one that is told to go may take.
-const AGENT_GOES: Duration = Duration::from_millis(500);
+use watch::Guardian;
 
 /// Why a job cannot be started.
 #[derive(Debug, Error)]
@@ -60,6 +52,12 @@ pub enum LaunchError {
         #[allow(missing_docs)]
         source: io::Error,
     },
+    /// The job does not come back.
+    #[error("cannot restart the job: {0}")]
+    Restart(Box<dyn Error>),
+    /// The same, and the agent has said why.
+    #[error("the job was not restarted")]
+    NotRestarted,
     /// Another job writes there, and generations of two jobs must not mix.
     #[error("{dir} is where job {job} ({name}) puts its generations: choose another --dir")]
     DirInUse {
@@ -78,45 +76,6 @@ impl LaunchError {
     }
 }
 
-/// The job's root process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Root {
-    /// A child of the guardian, in its process group.
-    Child(u32),
-}
-
-impl Root {
-    /// Its pid as the guardian sees it.
-    #[must_use]
-    pub fn pid(self) -> u32 {
-        match self {
-            Self::Child(pid) => pid,
-        }
-    }
-}
-
-/// All that guardian and agent share of one life of a job.
-pub struct Life {
-    /// ckpt-run or ckpt-restart: what messages begin with.
-    pub tool: &'static str,
-    #[allow(missing_docs)]
-    pub record: JobRecord,
-    #[allow(missing_docs)]
-    pub folder: JobFolder,
-    #[allow(missing_docs)]
-    pub control: Control,
-    #[allow(missing_docs)]
-    pub board: &'static Board,
-    /// Bytes drained out of connections; outlives an agent.
-    pub ledger: Ledger,
-    /// Where `ckpt` asks. Made by the guardian, so that nobody is turned away between two agents.
-    pub listener: UnixListener,
-    /// An agent writes it when ranks were announced.
-    pub ranks_announced: EventFd,
-    #[allow(missing_docs)]
-    pub root: Root,
-}
-
 /// Runs `command` as a new job until it ends; the exit code of `ckpt-run`.
 ///
 /// # Errors
@@ -124,7 +83,8 @@ pub struct Life {
 pub fn run(tool: &'static str, record: JobRecord, command: &[OsString], library: &Path) -> Result<i32, LaunchError> {
     refuse_shared_dir(&record)?;
     let mask = sys::block_signals();
-    let mut life = prepare(tool, record, library)?;
+    let control = Control::create().map_err(LaunchError::io("make the control segment"))?;
+    let mut life = prepare(tool, record, library, control)?;
     match root::start(tool, command, life.folder.path(), &mask) {
         Ok(pid) => life.root = Root::Child(pid),
         Err(error) => {
@@ -132,25 +92,46 @@ pub fn run(tool: &'static str, record: JobRecord, command: &[OsString], library:
             return Err(LaunchError::io("start the program")(error));
         }
     }
-    guard(life)
+    guard(life, None)
+}
+
+/// Runs the next life of a job until it ends; the exit code of `ckpt-restart`.
+///
+/// # Errors
+/// When it cannot be restarted.
+pub fn restart(tool: &'static str, record: JobRecord, next: &dyn NextLife, library: &Path) -> Result<i32, LaunchError> {
+    refuse_shared_dir(&record)?;
+    let _ = sys::block_signals();
+    let control = Control::carrying(next.epoch()).map_err(LaunchError::io("make the control segment"))?;
+    let mut life = prepare(tool, record, library, control)?;
+    life.board.set_comeback(Comeback::Underway);
+    life.record.restarted_from.into_iter().for_each(|generation| life.board.set_newest(generation));
+    match next.begin(&life) {
+        Ok(namespace) => life.root = Root::Namespace(namespace),
+        Err(error) => {
+            let _ = ending::end_the_rest(None);
+            life.folder.remove();
+            return Err(LaunchError::Restart(error));
+        }
+    }
+    guard(life, Some(next))
 }
 
 /// Everything of a life but its processes.
-fn prepare(tool: &'static str, record: JobRecord, library: &Path) -> Result<Life, LaunchError> {
+fn prepare(tool: &'static str, record: JobRecord, library: &Path, control: Control) -> Result<Life, LaunchError> {
     sys::become_subreaper().map_err(LaunchError::io("become the parent of orphans"))?;
     let folder = JobFolder::create(&record, library)?;
     let made = (|| {
-        let control = Control::create().map_err(LaunchError::io("make the control segment"))?;
         folder.link_segment(std::process::id(), control.number())?;
         let ledger = Ledger::create().map_err(LaunchError::io("make room for what is drained"))?;
         let board = sys::share::<Board>().map_err(LaunchError::io("share memory with the agent"))?;
         let listener = UnixListener::bind(folder.path().join(SOCKET)).map_err(LaunchError::io("make the socket"))?;
         let ranks_announced = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map_err(|errno| LaunchError::io("make an eventfd")(errno.into()))?;
-        Ok((control, ledger, board, listener, ranks_announced))
+        Ok((ledger, board, listener, ranks_announced))
     })();
     match made {
-        Ok((control, ledger, board, listener, ranks_announced)) => {
+        Ok((ledger, board, listener, ranks_announced)) => {
             let root = Root::Child(0);
             Ok(Life { tool, record, folder, control, ledger, board, listener, ranks_announced, root })
         }
@@ -172,244 +153,19 @@ fn refuse_shared_dir(record: &JobRecord) -> Result<(), LaunchError> {
 }
 
 /// Guards a life that has begun until it ends; its exit code.
-fn guard(life: Life) -> Result<i32, LaunchError> {
+fn guard(life: Life, next: Option<&dyn NextLife>) -> Result<i32, LaunchError> {
     let signals = sys::signal_descriptor().map_err(LaunchError::io("receive signals"));
     let ended = signals.and_then(|signals| {
         let mut guardian = Guardian::new(&life);
-        guardian.start_agent();
+        guardian.start_agent(next);
         guardian.watch(signals.as_fd()).map(|status| guardian.end(status)).map_err(LaunchError::io("wait for the job"))
     });
     if ended.is_err() {
         let _ = ending::end_the_rest(None);
     }
     life.folder.remove();
-    ended
-}
-
-/// The loop's state.
-struct Guardian<'life> {
-    life: &'life Life,
-    agent: Option<u32>,
-    agents_started: Vec<Instant>,
-    ranks: Ranks,
-    /// The root's wait status, once it has ended.
-    ended: Option<i32>,
-    root_stopped: bool,
-    /// The terminal has asked the whole group to stop.
-    told_to_stop: bool,
-}
-
-impl<'life> Guardian<'life> {
-    fn new(life: &'life Life) -> Self {
-        let ranks = Ranks::default();
-        let agents_started = Vec::new();
-        Self { life, agent: None, agents_started, ranks, ended: None, root_stopped: false, told_to_stop: false }
-    }
-
-    /// Until the root has ended: its wait status.
-    fn watch(&mut self, signals: BorrowedFd<'_>) -> io::Result<i32> {
-        loop {
-            self.note_children();
-            self.note_ranks()?;
-            if let Some(status) = self.ended {
-                return Ok(status);
-            }
-            self.wait(signals)?;
-            while let Some(received) = sys::next_signal(signals) {
-                self.note_signal(received);
-            }
-        }
-    }
-
-    /// Sleeps until something happens.
-    fn wait(&self, signals: BorrowedFd<'_>) -> io::Result<()> {
-        let fixed = [signals, self.life.ranks_announced.as_fd()];
-        let mut fds: Vec<PollFd<'_>> =
-            fixed.into_iter().chain(self.ranks.descriptors()).map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-        match poll(&mut fds, PollTimeout::NONE) {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
-            Err(errno) => Err(errno.into()),
-        }
-    }
-
-    /// New ranks are watched, ended ones are looked at.
-    fn note_ranks(&mut self) -> io::Result<()> {
-        let _ = self.life.ranks_announced.read();
-        let announced = self.life.control.ranks_after(self.ranks.announced());
-        self.ranks.watch(&announced, None);
-        let mut fds: Vec<PollFd<'_>> = self.ranks.descriptors().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-        poll(&mut fds, PollTimeout::ZERO)?;
-        let ended: Vec<usize> = (0..fds.len()).filter(|at| fds[*at].any() == Some(true)).collect();
-        drop(fds);
-        self.ranks.note(&ended, self.life.board);
-        Ok(())
-    }
-
-    fn note_children(&mut self) {
-        while let Some((pid, status)) = sys::reap() {
-            let over = libc::WIFEXITED(status) || libc::WIFSIGNALED(status);
-            if pid == self.life.root.pid() {
-                match over {
-                    true => self.ended = Some(status),
-                    false => self.root_stopped = libc::WIFSTOPPED(status),
-                }
-            } else if Some(pid) == self.agent && over {
-                self.agent = None;
-                self.replace_agent(status);
-            }
-        }
-        self.stop_with_the_root();
-    }
-
-    fn note_signal(&mut self, received: sys::Received) {
-        let root = self.life.root.pid();
-        match received.signal {
-            libc::SIGCHLD => {}
-            libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU if !received.from_process || received.sender == root => {
-                self.told_to_stop = true;
-            }
-            // What the terminal sends has reached the whole group; what the root sends to its group, too.
-            signal if received.from_process && received.sender != root => {
-                self.told_to_stop |= matches!(signal, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU);
-                sys::kill(root, signal);
-            }
-            _ => {}
-        }
-        if received.signal == libc::SIGCONT {
-            self.told_to_stop = false;
-        }
-    }
-
-    /// A shell sees its job stop when ckpt-run stops: after the root has, and only when the group was told to. A root
-    /// that somebody else stops by its pid must not take us along, or nobody would see it go on and end.
-    fn stop_with_the_root(&mut self) {
-        if self.root_stopped && self.told_to_stop {
-            self.told_to_stop = false;
-            self.root_stopped = false;
-            sys::stop_self();
-        }
-    }
-
-    fn start_agent(&mut self) {
-        self.agents_started.push(Instant::now());
-        match sys::fork() {
-            Ok(sys::Forked::Child) => agent::main(self.life),
-            Ok(sys::Forked::Parent(pid)) => self.agent = Some(pid),
-            Err(error) => {
-                self.say(&format!("cannot start an agent: {error}; the job runs on without checkpoints"));
-                self.turn_away();
-            }
-        }
-    }
-
-    /// The agent is gone: nobody must wait for it.
-    fn replace_agent(&mut self, status: i32) {
-        if self.ended.is_some() || self.life.board.ended_after().is_some() {
-            return;
-        }
-        self.free_everybody();
-        self.agents_started.retain(|start| start.elapsed() < AGENTS_WITHIN);
-        if self.agents_started.len() >= AGENTS_MAX {
-            let within = AGENTS_WITHIN.as_secs();
-            self.say(&format!("{AGENTS_MAX} agents died within {within} s: the job runs on without checkpoints"));
-            self.turn_away();
-            return;
-        }
-        self.say(&format!("the agent died ({}); the job runs on with another", ending_of(status)));
-        self.start_agent();
-    }
-
-    /// Nobody will ever answer: who asks, now or later, must not wait.
-    fn turn_away(&self) {
-        let listener = &self.life.listener;
-        let _ = shutdown(listener.as_raw_fd(), Shutdown::Both);
-        let _ = listener.set_nonblocking(true);
-        while listener.accept().is_ok() {}
-    }
-
-    /// Puts back what the agent had drained and lets every parked thread go.
-    fn free_everybody(&self) {
-        if let Err(error) = refill::from_ledger(&self.life.ledger) {
-            self.say(&format!("bytes in flight are lost, the job may hang: {error}"));
-        }
-        self.life.control.free_everybody();
-        self.life.board.progress.enter(coordinator_protocol::Phase::Idle);
-    }
-
-    /// The root has ended: so does the job. The exit code.
-    fn end(&mut self, status: i32) -> i32 {
-        let _ = self.note_ranks();
-        let lost = self.life.board.lost_rank();
-        let stubborn = ending::end_the_rest(self.agent);
-        if !stubborn.is_empty() {
-            self.say(&format!("these processes do not end, not even by SIGKILL: {stubborn:?}"));
-        }
-        self.dismiss_agent();
-        if let Some(generation) = self.life.board.ended_after() {
-            self.say(&format!("killed after checkpoint {generation} on request"));
-        }
-        let code = exit_code(status);
-        match lost {
-            Some((pid, signal)) if self.life.board.ended_after().is_none() => {
-                self.say(&format!("rank with pid {pid} died by signal {signal} ({})", signal_name(signal as i32)));
-                if code == 0 { 1 } else { code }
-            }
-            _ => code,
-        }
-    }
-
-    /// Waits for an agent that still has to say what it did, tells any other to go.
-    fn dismiss_agent(&mut self) {
-        let Some(agent) = self.agent else { return };
-        let patience = if self.life.board.ended_after().is_some() {
-            AGENT_SAYS_SO
-        } else {
-            sys::kill(agent, libc::SIGTERM);
-            AGENT_GOES
-        };
-        if !self.agent_goes(agent, patience) {
-            sys::kill(agent, libc::SIGKILL);
-            self.agent_goes(agent, AGENT_GOES);
-        }
-    }
-
-    fn agent_goes(&mut self, agent: u32, patience: Duration) -> bool {
-        let Ok(pidfd) = sys::pidfd_open(agent) else { return true };
-        let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
-        let gone = poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], timeout).is_ok_and(|ready| ready == 1);
-        while sys::reap().is_some() {}
-        gone
-    }
-
-    fn say(&self, what: &str) {
-        eprintln!("{}: {what}", self.life.tool);
-    }
-}
-
-/// A shell's exit code for a wait status.
-fn exit_code(status: i32) -> i32 {
-    if libc::WIFSIGNALED(status) { 128 + libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) }
-}
-
-fn ending_of(status: i32) -> String {
-    match libc::WIFSIGNALED(status) {
-        true => signal_name(libc::WTERMSIG(status)),
-        false => format!("exit code {}", libc::WEXITSTATUS(status)),
-    }
-}
-
-fn signal_name(signal: i32) -> String {
-    nix::sys::signal::Signal::try_from(signal).map_or_else(|_| format!("signal {signal}"), |it| it.as_str().to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn exit_codes_are_a_shells() {
-        assert_eq!((exit_code(0), exit_code(7 << 8), exit_code(9)), (0, 7, 137));
-        assert_eq!((ending_of(9), ending_of(1 << 8)), ("SIGKILL".into(), "exit code 1".into()));
-        assert_eq!(signal_name(40), "signal 40");
+    match life.board.comeback() {
+        Comeback::Done => ended,
+        Comeback::Underway | Comeback::Failed => Err(LaunchError::NotRestarted),
     }
 }

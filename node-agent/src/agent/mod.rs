@@ -13,7 +13,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::setsid;
 
 use crate::checkpoint::{self, CheckpointError};
-use crate::guardian::{Life, sys};
+use crate::guardian::board::Comeback;
+use crate::guardian::{Life, NextLife, sys};
 
 mod context;
 mod orphaned;
@@ -45,17 +46,32 @@ struct Wish {
 }
 
 /// All of an agent's life, in the process that the guardian has forked for it.
-pub fn main(life: &Life) -> ! {
+pub fn main(life: &Life, next: Option<&dyn NextLife>) -> ! {
     let guardian = nix::unistd::getppid().as_raw() as u32;
     // Of a session of its own: Ctrl-C and Ctrl-Z are for the job.
     let _ = setsid();
     let _ = nix::sys::prctl::set_name(NAME);
     context::leave_streams();
+    if let Some(next) = next {
+        come_back(life, next);
+    }
     let agent = Agent { life, guardian, round: Mutex::new(()), waiting: Mutex::new(Vec::new()) };
     thread::scope(|scope| {
         scope.spawn(|| agent.announce_ranks());
         agent.watch(scope)
     })
+}
+
+/// Completes a restart, or ends the process that waits for it: the guardian then ends the job.
+fn come_back(life: &Life, next: &dyn NextLife) {
+    match next.complete(life) {
+        Ok(()) => life.board.set_comeback(Comeback::Done),
+        Err(error) => {
+            eprintln!("{}: {error}", life.tool);
+            life.board.set_comeback(Comeback::Failed);
+            sys::exit_now(1);
+        }
+    }
 }
 
 impl<'life> Agent<'life> {

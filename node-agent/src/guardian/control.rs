@@ -25,6 +25,14 @@ impl Control {
     /// # Errors
     /// No memory or no descriptor left.
     pub fn create() -> io::Result<Self> {
+        Self::carrying(0)
+    }
+
+    /// A new one for threads that were parked in `epoch`, of an earlier life: they wait until the gate is opened.
+    ///
+    /// # Errors
+    /// As [`Control::create`].
+    pub fn carrying(epoch: u32) -> io::Result<Self> {
         let memfd = memfd_create("slackwater-segment", MFdFlags::MFD_CLOEXEC)?;
         ftruncate(&memfd, size_of::<Segment>() as i64)?;
         let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
@@ -42,7 +50,10 @@ impl Control {
             (&raw mut (*segment).size_kib).write((size_of::<Segment>() >> 10) as u32);
         }
         // SAFETY: never unmapped; zero is a value of all fields; what others change is atomic.
-        Ok(Self { memfd, segment: unsafe { &*segment } })
+        let segment = unsafe { &*segment };
+        segment.epoch.store(epoch, Ordering::Release);
+        segment.gate.store(epoch.saturating_sub(1), Ordering::Release);
+        Ok(Self { memfd, segment })
     }
 
     /// Number of the memfd, for `/proc/PID/fd/N`.

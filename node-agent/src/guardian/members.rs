@@ -50,6 +50,19 @@ pub fn with_inner_pid(ancestor: u32, pid: u32) -> Option<u32> {
     })
 }
 
+/// Those of `pids` that are in the same process group as `pid`.
+#[must_use]
+pub fn in_group_of(pid: u32, pids: &BTreeSet<u32>) -> Vec<u32> {
+    let group = group_of(pid);
+    pids.iter().copied().filter(|other| group.is_some() && group_of(*other) == group).collect()
+}
+
+fn group_of(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // proc_pid_stat(5): state, ppid, pgrp.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(2)?.parse().ok()
+}
+
 /// The wait status of a zombie.
 #[must_use]
 pub fn zombie_status(pid: u32) -> Option<i32> {

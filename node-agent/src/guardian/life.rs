@@ -1,0 +1,98 @@
+//! One life of a job: what guardian and agents share of it.
+
+use std::error::Error;
+use std::os::unix::net::UnixListener;
+
+use nix::sys::eventfd::EventFd;
+
+use super::board::Board;
+use super::control::Control;
+use crate::files::Ledger;
+use crate::job::{JobFolder, JobRecord};
+
+/// The job's root process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Root {
+    /// A child of the guardian, in its process group.
+    Child(u32),
+    /// In namespaces of its own, after a restart.
+    Namespace(Namespace),
+}
+
+/// A restarted job's namespaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Namespace {
+    /// Their first process, a child of the guardian: it ends when the root has ended, and takes all with it.
+    pub init: u32,
+    /// The root as the guardian sees it.
+    pub root: u32,
+}
+
+impl Root {
+    /// Its pid as the guardian sees it.
+    #[must_use]
+    pub fn pid(self) -> u32 {
+        match self {
+            Self::Child(pid) => pid,
+            Self::Namespace(namespace) => namespace.root,
+        }
+    }
+
+    /// The child of the guardian whose end is the job's end.
+    #[must_use]
+    pub(super) fn child(self) -> u32 {
+        match self {
+            Self::Child(pid) => pid,
+            Self::Namespace(namespace) => namespace.init,
+        }
+    }
+
+    /// The first process of the job's pid namespace, where that is not the guardian's.
+    #[must_use]
+    pub fn init(self) -> Option<u32> {
+        match self {
+            Self::Child(_) => None,
+            Self::Namespace(namespace) => Some(namespace.init),
+        }
+    }
+}
+
+/// How a job begins that ran before.
+pub trait NextLife {
+    /// The park epoch that its threads hold.
+    fn epoch(&self) -> u32;
+
+    /// In the guardian, which has one thread: makes the namespaces and forks the job's processes.
+    ///
+    /// # Errors
+    /// For a person.
+    fn begin(&self, life: &Life) -> Result<Namespace, Box<dyn Error>>;
+
+    /// In the agent: fills memory and lets everybody go.
+    ///
+    /// # Errors
+    /// For a person; the job is ended.
+    fn complete(&self, life: &Life) -> Result<(), Box<dyn Error>>;
+}
+
+/// All that guardian and agent share of one life of a job.
+pub struct Life {
+    /// ckpt-run or ckpt-restart: what messages begin with.
+    pub tool: &'static str,
+    #[allow(missing_docs)]
+    pub record: JobRecord,
+    #[allow(missing_docs)]
+    pub folder: JobFolder,
+    #[allow(missing_docs)]
+    pub control: Control,
+    #[allow(missing_docs)]
+    pub board: &'static Board,
+    /// Bytes drained out of connections; outlives an agent.
+    pub ledger: Ledger,
+    /// Where `ckpt` asks. Made by the guardian, so that nobody is turned away between two agents.
+    pub listener: UnixListener,
+    /// An agent writes it when ranks were announced.
+    pub ranks_announced: EventFd,
+    #[allow(missing_docs)]
+    pub root: Root,
+}
