@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{Failure, checkpoint, ps};
+use crate::{Failure, checkpoint, doctor, ps};
 
 /// The name that this goes by.
 pub const TOOL: &str = "ckpt";
@@ -27,6 +27,7 @@ Exit codes:
 enum Command {
     Checkpoint(checkpoint::Options),
     Ps(ps::Options),
+    Doctor(doctor::Options),
 }
 
 /// `ckpt` from its arguments to its exit code.
@@ -34,6 +35,7 @@ pub fn main() -> Result<ExitCode, Failure> {
     match Options::parse().command {
         Command::Checkpoint(options) => checkpoint::checkpoint(&options),
         Command::Ps(options) => ps::ps(&options),
+        Command::Doctor(options) => doctor::doctor(&options),
     }
     .map_err(Failure::of(TOOL))
 }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 mod ask;
 mod checkpoint;
 mod ckpt;
+mod doctor;
 mod install;
 mod ps;
 mod run;

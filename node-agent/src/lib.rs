@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod checkpoint;
+pub mod doctor;
 pub mod files;
 pub mod guardian;
 pub mod job;
