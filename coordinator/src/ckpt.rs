@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{Failure, checkpoint, doctor, ps};
+use crate::{Failure, checkpoint, doctor, inspect, ls, ps, verify};
 
 /// The name that this goes by.
 pub const TOOL: &str = "ckpt";
@@ -27,6 +27,9 @@ Exit codes:
 enum Command {
     Checkpoint(checkpoint::Options),
     Ps(ps::Options),
+    Ls(ls::Options),
+    Inspect(inspect::Options),
+    Verify(verify::Options),
     Doctor(doctor::Options),
 }
 
@@ -35,6 +38,9 @@ pub fn main() -> Result<ExitCode, Failure> {
     match Options::parse().command {
         Command::Checkpoint(options) => checkpoint::checkpoint(&options),
         Command::Ps(options) => ps::ps(&options),
+        Command::Ls(options) => ls::ls(&options),
+        Command::Inspect(options) => inspect::inspect(&options),
+        Command::Verify(options) => verify::verify(&options),
         Command::Doctor(options) => doctor::doctor(&options),
     }
     .map_err(Failure::of(TOOL))

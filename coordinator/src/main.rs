@@ -8,11 +8,16 @@ mod ask;
 mod checkpoint;
 mod ckpt;
 mod doctor;
+mod generations;
+mod inspect;
 mod install;
+mod ls;
 mod ps;
+mod restart;
 mod run;
 mod table;
 mod time;
+mod verify;
 
 /// Exit code when something could not be done.
 const FAILED: u8 = 1;
@@ -21,6 +26,7 @@ fn main() -> ExitCode {
     let name = env::args_os().next().unwrap_or_default();
     let done = match Path::new(&name).file_name().and_then(|it| it.to_str()) {
         Some(run::TOOL) => run::main(),
+        Some(restart::TOOL) => restart::main(),
         _ => ckpt::main(),
     };
     match done {

@@ -12,8 +12,8 @@ use crate::{Failure, install, time};
 
 /// The name that this goes by.
 pub const TOOL: &str = "ckpt-run";
-/// Its library.
-const LIBRARY: &str = "libckpt_hijack.so";
+/// What it preloads.
+pub const LIBRARY: &str = "libckpt_hijack.so";
 
 /// Run a command so that it can be checkpointed and restarted, without changing it.
 ///

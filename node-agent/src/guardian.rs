@@ -156,7 +156,7 @@ fn refuse_shared_dir(record: &JobRecord) -> Result<(), LaunchError> {
 fn guard(life: Life, next: Option<&dyn NextLife>) -> Result<i32, LaunchError> {
     let signals = sys::signal_descriptor().map_err(LaunchError::io("receive signals"));
     let ended = signals.and_then(|signals| {
-        let mut guardian = Guardian::new(&life);
+        let mut guardian = Guardian::new(&life, next);
         guardian.start_agent(next);
         guardian.watch(signals.as_fd()).map(|status| guardian.end(status)).map_err(LaunchError::io("wait for the job"))
     });

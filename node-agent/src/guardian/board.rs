@@ -18,8 +18,6 @@ pub struct Board {
     lost_signal: AtomicU32,
     /// See [`Comeback`].
     comeback: AtomicU32,
-    /// The root's wait status where the root is no child of the guardian, plus one; 0 = it runs.
-    root_status: AtomicU64,
 }
 
 /// How far a restart is.
@@ -119,18 +117,6 @@ impl Board {
         }
     }
 
-    /// The root has ended with this wait status. Written by its parent in a restarted job, before the namespace's first
-    /// process ends.
-    pub fn end_root(&self, status: i32) {
-        self.root_status.store(u64::from(status as u32) + 1, Ordering::Release);
-    }
-
-    /// What [`Board::end_root`] was told.
-    #[must_use]
-    pub fn root_status(&self) -> Option<i32> {
-        self.root_status.load(Ordering::Acquire).checked_sub(1).map(|status| status as u32 as i32)
-    }
-
     /// Pid and signal of the rank that died first.
     #[must_use]
     pub fn lost_rank(&self) -> Option<(u32, u32)> {
@@ -151,10 +137,9 @@ mod tests {
         assert_eq!((board.newest(), board.ended_after(), board.lost_rank()), (None, None, None));
         board.set_newest(0);
         board.end_after(0);
-        assert_eq!((board.root_status(), board.comeback()), (None, Comeback::Done));
-        board.end_root(0);
+        assert_eq!(board.comeback(), Comeback::Done);
         board.set_comeback(Comeback::Failed);
-        assert_eq!((board.root_status(), board.comeback()), (Some(0), Comeback::Failed));
+        assert_eq!(board.comeback(), Comeback::Failed);
         board.lose_rank(7, 9);
         board.lose_rank(8, 15);
         assert_eq!((board.newest(), board.ended_after(), board.lost_rank()), (Some(0), Some(0), Some((7, 9))));

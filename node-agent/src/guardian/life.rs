@@ -73,6 +73,9 @@ pub trait NextLife {
     /// # Errors
     /// For a person; the job is ended.
     fn complete(&self, life: &Life) -> Result<(), Box<dyn Error>>;
+
+    /// In the guardian: the root's wait status, once its parent in the namespace knows it.
+    fn root_status(&self) -> Option<i32>;
 }
 
 /// All that guardian and agent share of one life of a job.

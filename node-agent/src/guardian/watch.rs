@@ -25,6 +25,8 @@ const AGENT_GOES: Duration = Duration::from_millis(500);
 /// The loop's state.
 pub(super) struct Guardian<'life> {
     life: &'life Life,
+    /// How this life began, where it is not the first.
+    next: Option<&'life dyn NextLife>,
     agent: Option<u32>,
     agents_started: Vec<Instant>,
     ranks: Ranks,
@@ -36,10 +38,10 @@ pub(super) struct Guardian<'life> {
 }
 
 impl<'life> Guardian<'life> {
-    pub(super) fn new(life: &'life Life) -> Self {
+    pub(super) fn new(life: &'life Life, next: Option<&'life dyn NextLife>) -> Self {
         let ranks = Ranks::default();
         let agents_started = Vec::new();
-        Self { life, agent: None, agents_started, ranks, ended: None, root_stopped: false, told_to_stop: false }
+        Self { life, next, agent: None, agents_started, ranks, ended: None, root_stopped: false, told_to_stop: false }
     }
 
     /// Until the root has ended: its wait status.
@@ -86,7 +88,7 @@ impl<'life> Guardian<'life> {
             let over = libc::WIFEXITED(status) || libc::WIFSIGNALED(status);
             if pid == self.life.root.child() {
                 match over {
-                    true => self.ended = Some(self.life.board.root_status().unwrap_or(status)),
+                    true => self.ended = Some(self.next.and_then(NextLife::root_status).unwrap_or(status)),
                     false => self.root_stopped = libc::WIFSTOPPED(status),
                 }
             } else if Some(pid) == self.agent && over {

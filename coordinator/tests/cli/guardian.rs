@@ -1,11 +1,9 @@
 //! What the guardian and the agent owe to a job and to each other, seen from outside.
 
-mod common;
-
 use std::path::Path;
 use std::process::Command;
 
-use common::{Place, alive, text, until};
+use crate::place::{Place, alive, text, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 

@@ -1,0 +1,134 @@
+//! `ckpt-restart`: a job's next life.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+use node_agent::files::FilePolicy;
+use node_agent::guardian::{self, Life, Namespace, NextLife};
+use node_agent::job::{self, JobRecord};
+use node_agent_image::model::{JobModel, NodeModel};
+
+use crate::generations::{self, Generation};
+use crate::{Failure, install, run, time};
+
+/// The name that this goes by.
+pub const TOOL: &str = "ckpt-restart";
+
+/// Restart a job from a generation that was committed.
+///
+/// Standard input, output and error take the place of the old ones; the exit code is the job's. The restarted job can be
+/// checkpointed and restarted again: its generations go on in the same folder.
+#[derive(Debug, Parser)]
+#[command(name = TOOL, version, after_help = EXIT_CODES)]
+struct Options {
+    /// The folder that --dir named
+    dir: PathBuf,
+    /// Another generation than the newest
+    #[arg(long, value_name = "N")]
+    generation: Option<u64>,
+    /// What becomes of files that have grown since the checkpoint
+    #[arg(long, value_enum, default_value_t = Files::Cut)]
+    files: Files,
+    /// Checkpoint by the clock, as in 90s, 30m or 4h [default: as before]
+    #[arg(long, value_name = "TIME", value_parser = time::seconds)]
+    every: Option<u64>,
+    /// How many generations to keep [default: as before]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    keep: Option<u32>,
+    /// A name to find the job by [default: as before]
+    #[arg(long, value_parser = run::name)]
+    name: Option<String>,
+    /// Let the job stand still until a checkpoint is written, in place of copy-on-write twins: needs no more memory
+    #[arg(long)]
+    stop: bool,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  the program's own, or 128 + n when signal n ended it
+  1    it could not be restarted, or a rank died though the launcher says 0
+  2    wrong usage
+  137  ended on request, by `ckpt checkpoint --kill`";
+
+/// `--files`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Files {
+    /// Cut back to what the job knew: it writes again what it wrote after the checkpoint
+    Cut,
+    /// Left as they are
+    Keep,
+}
+
+/// `ckpt-restart` from its arguments to its exit code.
+pub fn main() -> Result<ExitCode, Failure> {
+    restart(&Options::parse()).map_err(Failure::of(TOOL))
+}
+
+fn restart(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
+    let generation = generations::find(TOOL, &options.dir, options.generation)?;
+    let model = generation.model().map_err(|error| with_others(error.into(), options, &generation))?;
+    let record = record(options, &generation, &model.job)?;
+    let library = install::find(run::LIBRARY)?;
+    let policy = match options.files {
+        Files::Cut => FilePolicy::Cut,
+        Files::Keep => FilePolicy::Keep,
+    };
+    let code = guardian::restart(TOOL, record, &Comeback { model, policy }, &library)?;
+    Ok(ExitCode::from(code as u8))
+}
+
+/// A damaged generation is not the end where there is an older one. It is not taken unasked: hours may lie between them.
+fn with_others(error: Box<dyn Error>, options: &Options, damaged: &Generation) -> Box<dyn Error> {
+    let others = generations::list(TOOL, &options.dir).unwrap_or_default();
+    match others.iter().rev().find(|it| it.number != damaged.number && it.model().is_ok()) {
+        Some(good) => {
+            let (number, dir) = (good.number, options.dir.display());
+            format!("{error}\n\ngeneration {number} is good: {TOOL} --generation {number} {dir}").into()
+        }
+        None => error,
+    }
+}
+
+fn record(options: &Options, generation: &Generation, job: &JobModel) -> std::io::Result<JobRecord> {
+    let guardian = std::process::id();
+    Ok(JobRecord {
+        job: job.id.clone(),
+        name: options.name.clone().unwrap_or_else(|| job.name.clone()),
+        dir: job::absolute(&options.dir)?,
+        command: job.command.clone(),
+        keep: options.keep.unwrap_or(job.keep.max(1)),
+        every_s: options.every.unwrap_or(job.every_s),
+        stop: options.stop,
+        guardian,
+        guardian_start: job::start_of(guardian).unwrap_or(0),
+        started_at_ns: time::now_ns(),
+        restarted_from: Some(generation.number),
+        ..JobRecord::default()
+    })
+}
+
+/// What the guardian calls when all is ready for the job's processes.
+struct Comeback {
+    model: NodeModel,
+    policy: FilePolicy,
+}
+
+impl NextLife for Comeback {
+    fn epoch(&self) -> u32 {
+        self.model.epoch
+    }
+
+    fn begin(&self, _life: &Life) -> Result<Namespace, Box<dyn Error>> {
+        Err(format!("this build does not restart jobs (files: {:?})", self.policy).into())
+    }
+
+    fn complete(&self, _life: &Life) -> Result<(), Box<dyn Error>> {
+        Ok(())
+    }
+
+    fn root_status(&self) -> Option<i32> {
+        None
+    }
+}

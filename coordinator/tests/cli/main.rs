@@ -1,0 +1,5 @@
+//! The built binary under its three names.
+
+mod guardian;
+mod place;
+mod usage;
