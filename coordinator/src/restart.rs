@@ -120,6 +120,10 @@ impl NextLife for Comeback {
         self.model.epoch
     }
 
+    fn ranks(&self) -> Vec<u32> {
+        self.model.job.ranks.clone()
+    }
+
     fn begin(&self, _life: &Life) -> Result<Namespace, Box<dyn Error>> {
         Err(format!("this build does not restart jobs (files: {:?})", self.policy).into())
     }

@@ -11,8 +11,10 @@
 
 use std::error::Error;
 use std::ffi::OsString;
+use std::fs::{self, Permissions};
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -125,7 +127,10 @@ fn prepare(tool: &'static str, record: JobRecord, library: &Path, control: Contr
         folder.link_segment(std::process::id(), control.number())?;
         let ledger = Ledger::create().map_err(LaunchError::io("make room for what is drained"))?;
         let board = sys::share::<Board>().map_err(LaunchError::io("share memory with the agent"))?;
-        let listener = UnixListener::bind(folder.path().join(SOCKET)).map_err(LaunchError::io("make the socket"))?;
+        let socket = folder.path().join(SOCKET);
+        let listener = UnixListener::bind(&socket)
+            .and_then(|listener| fs::set_permissions(&socket, Permissions::from_mode(0o600)).map(|()| listener))
+            .map_err(LaunchError::io("make the socket"))?;
         let ranks_announced = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map_err(|errno| LaunchError::io("make an eventfd")(errno.into()))?;
         Ok((ledger, board, listener, ranks_announced))

@@ -47,7 +47,10 @@ struct Wish {
 
 /// All of an agent's life, in the process that the guardian has forked for it.
 pub fn main(life: &Life, next: Option<&dyn NextLife>) -> ! {
-    let guardian = nix::unistd::getppid().as_raw() as u32;
+    let guardian = life.record.guardian;
+    if nix::unistd::getppid().as_raw() as u32 != guardian {
+        orphaned::end_job(life); // it died before this process did anything
+    }
     // Of a session of its own: Ctrl-C and Ctrl-Z are for the job.
     let _ = setsid();
     let _ = nix::sys::prctl::set_name(NAME);
@@ -65,7 +68,10 @@ pub fn main(life: &Life, next: Option<&dyn NextLife>) -> ! {
 /// Completes a restart, or ends the process that waits for it: the guardian then ends the job.
 fn come_back(life: &Life, next: &dyn NextLife) {
     match next.complete(life) {
-        Ok(()) => life.board.set_comeback(Comeback::Done),
+        Ok(()) => {
+            life.board.set_comeback(Comeback::Done);
+            life.control.announce(&next.ranks());
+        }
         Err(error) => {
             eprintln!("{}: {error}", life.tool);
             life.board.set_comeback(Comeback::Failed);

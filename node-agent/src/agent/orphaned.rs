@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::guardian::members::of_folder;
+use crate::guardian::members::{descendants, of_folder};
 use crate::guardian::{Life, sys};
 
 /// How long the kernel may take to end what was killed.
@@ -15,7 +15,12 @@ const LOOK_AGAIN: Duration = Duration::from_millis(2);
 pub(super) fn end_job(life: &Life) -> ! {
     let until = Instant::now() + KILLED;
     loop {
-        let left = of_folder(life.folder.path(), std::process::id());
+        let mut left = of_folder(life.folder.path(), std::process::id());
+        if let Some(init) = life.root.init() {
+            left.extend(descendants(init, None));
+            // Takes its whole namespace with it.
+            sys::kill(init, libc::SIGKILL);
+        }
         if left.is_empty() || Instant::now() > until {
             break;
         }

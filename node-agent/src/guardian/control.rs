@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use hijack_abi::{MAGIC, RANKS, Segment, captured, command};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -72,7 +73,20 @@ impl Control {
     #[must_use]
     pub fn ranks_after(&self, known: usize) -> Vec<u32> {
         let len = (self.segment.ranks_len.load(Ordering::Acquire) as usize).min(RANKS);
-        self.segment.ranks[known.min(len)..len].iter().map(|rank| rank.load(Ordering::Acquire)).collect()
+        let ranks = self.segment.ranks[known.min(len)..len].iter().map(|rank| rank.load(Ordering::Acquire));
+        // One that has taken its place and not filled it yet is seen next time.
+        ranks.take_while(|pid| *pid != 0).collect()
+    }
+
+    /// Announces ranks of an earlier life, whose library will not do it again.
+    pub fn announce(&self, ranks: &[u32]) {
+        for pid in ranks {
+            let at = self.segment.ranks_len.fetch_add(1, Ordering::AcqRel) as usize;
+            if let Some(place) = self.segment.ranks.get(at) {
+                place.store(*pid, Ordering::Release);
+            }
+        }
+        wake(&self.segment.ranks_len);
     }
 
     /// Sleeps until more than `known` ranks have been announced; how many.
@@ -82,11 +96,25 @@ impl Control {
         loop {
             let now = word.load(Ordering::Acquire);
             if now != known {
+                self.wait_until_filled(now);
                 return now;
             }
             let (wait, forever) = (libc::FUTEX_WAIT, ptr::null::<libc::timespec>());
             // SAFETY: a live, aligned word of shared memory; no time-out.
             unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), wait, known, forever) };
+        }
+    }
+
+    /// A rank takes its place before it fills it; a rank that dies in between is not waited for.
+    fn wait_until_filled(&self, len: u32) {
+        const LOOKS: usize = 100;
+        const LOOK_AGAIN: Duration = Duration::from_millis(1);
+        let taken = &self.segment.ranks[..(len as usize).min(RANKS)];
+        for _ in 0..LOOKS {
+            if taken.iter().all(|rank| rank.load(Ordering::Acquire) != 0) {
+                return;
+            }
+            std::thread::sleep(LOOK_AGAIN);
         }
     }
 

@@ -62,6 +62,9 @@ pub trait NextLife {
     /// The park epoch that its threads hold.
     fn epoch(&self) -> u32;
 
+    /// MPI ranks among its processes, as they see their pids.
+    fn ranks(&self) -> Vec<u32>;
+
     /// In the guardian, which has one thread: makes the namespaces and forks the job's processes.
     ///
     /// # Errors
