@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{Failure, checkpoint, doctor, inspect, ls, ps, verify};
+use crate::{Failure, checkpoint, doctor, inspect, ls, preflight, ps, verify};
 
 /// The name that this goes by.
 pub const TOOL: &str = "ckpt";
@@ -30,6 +30,7 @@ enum Command {
     Ls(ls::Options),
     Inspect(inspect::Options),
     Verify(verify::Options),
+    Preflight(preflight::Options),
     Doctor(doctor::Options),
 }
 
@@ -41,6 +42,7 @@ pub fn main() -> Result<ExitCode, Failure> {
         Command::Ls(options) => ls::ls(&options),
         Command::Inspect(options) => inspect::inspect(&options),
         Command::Verify(options) => verify::verify(&options),
+        Command::Preflight(options) => preflight::preflight(&options),
         Command::Doctor(options) => doctor::doctor(&options),
     }
     .map_err(Failure::of(TOOL))

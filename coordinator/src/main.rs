@@ -12,6 +12,7 @@ mod generations;
 mod inspect;
 mod install;
 mod ls;
+mod preflight;
 mod ps;
 mod restart;
 mod run;

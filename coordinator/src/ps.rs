@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::{ask, table, time};
 
 /// How long a job's agent may take to say how it is.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// List your running jobs on this machine
 #[derive(Debug, Args)]

@@ -10,6 +10,7 @@ pub mod guardian;
 pub mod job;
 pub mod memory;
 pub mod objects;
+pub mod preflight;
 pub mod quiesce;
 pub mod restart;
 pub mod segment;
