@@ -300,5 +300,9 @@ const _: () = {
     assert!(size_of::<Mapping>() == 48);
     assert!(offset_of!(Orders, stage) == 12);
     assert!(offset_of!(Thread, registers) == 144);
-    assert!(size_of::<Orders>() % 8 == 0 && size_of::<Thread>() % 8 == 0 && size_of::<Timer>() % 8 == 0);
+    assert!(
+        size_of::<Orders>().is_multiple_of(8)
+            && size_of::<Thread>().is_multiple_of(8)
+            && size_of::<Timer>().is_multiple_of(8)
+    );
 };

@@ -107,14 +107,12 @@ pub fn leave_as_leader(orders: &'static Orders) -> Result<(), Failure> {
     let threads: &[Thread] = array(orders, orders.threads);
     match threads.first() {
         Some(leader) if orders.leader_gone == 0 => {
-            must(Step::ThreadState, ARCH_SET_FS as u64, SYS_ARCH_PRCTL, [
-                ARCH_SET_FS,
-                leader.fs_base as usize,
-                0,
-                0,
-                0,
-                0,
-            ])?;
+            must(
+                Step::ThreadState,
+                ARCH_SET_FS as u64,
+                SYS_ARCH_PRCTL,
+                [ARCH_SET_FS, leader.fs_base as usize, 0, 0, 0, 0],
+            )?;
             state(leader, orders)?;
             jump(leader)
         }

@@ -2,5 +2,8 @@
 #![forbid(unsafe_code)]
 
 pub mod fdinfo;
+pub mod limits;
+pub mod maps;
 pub mod net_tcp;
 pub mod net_unix;
+pub mod timers;

@@ -60,11 +60,7 @@ fn terminal(process: &Process) -> Result<(), RestartError> {
 }
 
 /// Puts the restorer, its orders and its stacks into a hole that is free now and in the saved layout.
-fn map_region(
-    inheritance: &Inheritance<'_>,
-    process: &Process,
-    index: usize,
-) -> Result<Addresses, RestartError> {
+fn map_region(inheritance: &Inheritance<'_>, process: &Process, index: usize) -> Result<Addresses, RestartError> {
     let restorer = &inheritance.plan.restorer;
     let orders_bytes = write_orders::bytes(process).next_multiple_of(PAGE);
     let stacks = STACK_BYTES * (process.threads.len() as u64 + 1);

@@ -86,6 +86,12 @@ impl Board {
         unsafe { &*(self.orders_address(index) as *const Orders) }
     }
 
+    /// The restorer's region in process `index`, which has published a stage.
+    pub fn region(&self, index: usize) -> [u64; 2] {
+        // SAFETY: in the mapping; written before the first stage and never again.
+        unsafe { (&raw const (*(self.orders_address(index) as *const Orders)).region).read_volatile() }
+    }
+
     /// Says why it cannot go on; the first word stands.
     pub fn fail(&self, text: &str) {
         let head = self.head();

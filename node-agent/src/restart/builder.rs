@@ -55,11 +55,7 @@ fn build(plan: &RestartPlan<'_>, board: Board, tree: &Tree) -> Result<(), Restar
     Ok(())
 }
 
-fn prepare<'a>(
-    plan: &'a RestartPlan<'a>,
-    board: Board,
-    tree: &'a Tree,
-) -> Result<Inheritance<'a>, RestartError> {
+fn prepare<'a>(plan: &'a RestartPlan<'a>, board: Board, tree: &'a Tree) -> Result<Inheritance<'a>, RestartError> {
     let base = first_free_number(plan.model);
     raise_limit()?;
     let segment = sys::dup_above(plan.segment, base).map_err(RestartError::system("keep", "the control segment"))?;

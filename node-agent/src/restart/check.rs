@@ -53,7 +53,8 @@ fn own_vdso_bytes() -> u64 {
 /// Names the file and what is different.
 pub fn unchanged(identity: &FileIdentity) -> Result<(), RestartError> {
     let refuse = |reason: &str| RestartError::Changed { path: identity.path.clone(), reason: reason.into() };
-    let now = crate::snapshot::identify(&identity.path).map_err(|error| refuse(&format!("cannot be read ({error})")))?;
+    let now =
+        crate::snapshot::identify(&identity.path).map_err(|error| refuse(&format!("cannot be read ({error})")))?;
     if (now.size, now.modified_ns) == (identity.size, identity.modified_ns)
         && (identity.hash.is_empty() || (now.device, now.inode) == (identity.device, identity.inode))
     {
@@ -62,7 +63,7 @@ pub fn unchanged(identity: &FileIdentity) -> Result<(), RestartError> {
     if identity.hash.is_empty() || now.size != identity.size {
         return Err(refuse("has another size or time of change than at the checkpoint"));
     }
-    let hash = crate::snapshot::hash_file(&identity.path)
-        .map_err(|error| refuse(&format!("cannot be read ({error})")))?;
+    let hash =
+        crate::snapshot::hash_file(&identity.path).map_err(|error| refuse(&format!("cannot be read ({error})")))?;
     if hash == identity.hash { Ok(()) } else { Err(refuse("has other contents than at the checkpoint")) }
 }

@@ -78,8 +78,11 @@ pub fn complete(
     cost.parked = start.elapsed() - cost.mapped - cost.filled;
     for index in &living {
         if let (true, Some(host)) = (model.processes[*index].stopped, targets.processes[*index]) {
-            let stop = nix::sys::signal::kill(nix::unistd::Pid::from_raw(host as i32), nix::sys::signal::Signal::SIGSTOP);
-            stop.map_err(|error| RestartError::system("stop", format!("pid {}", model.processes[*index].pid))(error.into()))?;
+            let stop =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(host as i32), nix::sys::signal::Signal::SIGSTOP);
+            stop.map_err(|error| {
+                RestartError::system("stop", format!("pid {}", model.processes[*index].pid))(error.into())
+            })?;
         }
     }
     open_gate(model, segment);
@@ -190,7 +193,7 @@ fn unmap_restorers(begun: &Begun, model: &NodeModel, segment: &Segment, living: 
     for index in living {
         let Some(thread) = model.processes[*index].threads.first() else { continue };
         let slot = slot(segment, thread.tid)?;
-        let [start, end] = begun.region(*index);
+        let [start, end] = begun.board.region(*index);
         slot.argument[0].store(start, Ordering::Relaxed);
         slot.argument[1].store(end - start, Ordering::Relaxed);
         slot.command.store(command::UNMAP, Ordering::Release);

@@ -17,7 +17,9 @@ pub enum RestartError {
         is: String,
     },
     /// The library in the image speaks another version.
-    #[error("the image was taken with version {was} of the preload library's protocol and this is version {is}: restart it with the Slackwater that took it")]
+    #[error(
+        "the image was taken with version {was} of the preload library's protocol and this is version {is}: restart it with the Slackwater that took it"
+    )]
     Abi {
         #[allow(missing_docs)]
         was: u32,
@@ -28,7 +30,9 @@ pub enum RestartError {
     #[error("this node's CPU lacks {}: restart on a node that has them, or start the job with a lower --cpu-baseline", .0.join(", "))]
     CpuFeatures(Vec<String>),
     /// The vDSO has other entry points or another size.
-    #[error("the image was taken on kernel {was} and this is {is}, whose vDSO differs: restart on a node with the same kernel")]
+    #[error(
+        "the image was taken on kernel {was} and this is {is}, whose vDSO differs: restart on a node with the same kernel"
+    )]
     Kernel {
         #[allow(missing_docs)]
         was: String,

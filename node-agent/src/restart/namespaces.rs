@@ -65,9 +65,9 @@ fn unshare_all(plan: &RestartPlan<'_>) -> Result<(), RestartError> {
     map("gid_map", format!("{gid} {gid} 1")).map_err(refused("map a gid in a user namespace"))?;
     // linux/sched.h; libc has no name for it.
     let time = CloneFlags::from_bits_retain(0x80);
-    let others = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
-    unshare(others | time)
-        .map_err(|error| refused("make mount, pid, ipc, uts and time namespaces")(error.into()))?;
+    let others =
+        CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+    unshare(others | time).map_err(|error| refused("make mount, pid, ipc, uts and time namespaces")(error.into()))?;
     fs::write("/proc/self/timens_offsets", clock_offsets(plan)).map_err(refused("set a time namespace's clocks"))
 }
 

@@ -181,7 +181,8 @@ pub fn memfd(name: &str, hugetlb: bool) -> io::Result<OwnedFd> {
     let name = CString::new(name).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
     let kind = if hugetlb { libc::MFD_HUGETLB } else { 0 };
     // SAFETY: the name outlives the call.
-    let number = check(unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | kind) }.into())?;
+    let number =
+        check(unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | kind) }.into())?;
     // SAFETY: the kernel has just made it; nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(number as RawFd) })
 }
@@ -222,11 +223,8 @@ pub fn shm_remove(id: i32) -> io::Result<()> {
 pub fn wait_until_ended(pid: Pid) -> io::Result<()> {
     let mut information = std::mem::MaybeUninit::<libc::siginfo_t>::uninit();
     // SAFETY: the buffer is of the right type and outlives the call.
-    check(unsafe {
-        libc::waitid(libc::P_PID, pid, information.as_mut_ptr(), libc::WEXITED | libc::WNOWAIT)
-    }
-    .into())
-    .map(drop)
+    check(unsafe { libc::waitid(libc::P_PID, pid, information.as_mut_ptr(), libc::WEXITED | libc::WNOWAIT) }.into())
+        .map(drop)
 }
 
 /// wait4(2): pid and wait status; pid −1 = any child.

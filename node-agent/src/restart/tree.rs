@@ -144,11 +144,17 @@ impl Planner {
             self.tree.nodes[parent].makes.push((Way::Child, node));
         } else if self.tree.nodes[parent].leads_session && self.born_in[parent] == session {
             self.tree.nodes[parent].makes.push((Way::Early, node));
-        } else if let Some(leader) = self.by_pid.get(&session).copied() {
+        } else if let Some(leader) = self.by_pid.get(&session).copied().filter(|it| !self.stands_in(parent, *it)) {
             self.tree.nodes[leader].makes.push((Way::Orphan, node));
         } else {
             self.by_dead_leader(parent, node, session);
         }
+    }
+
+    /// Whether `leader` is a dead leader's stand-in that `parent` has made.
+    fn stands_in(&self, parent: usize, leader: usize) -> bool {
+        let made = self.tree.nodes[parent].makes.iter().any(|it| it.1 == leader);
+        made && self.tree.nodes[leader].role == Role::Temporary
     }
 
     fn by_dead_leader(&mut self, parent: usize, node: usize, session: Pid) {

@@ -1,9 +1,7 @@
 //! Model → orders.
 #![allow(unsafe_code)] // writes plain data to addresses
 
-use hijack_abi::orders::{
-    CPU_WORDS, Mapping, MmMap, ORDERS_MAGIC, Orders, STACK_BYTES, Span, Thread, Timer, advice,
-};
+use hijack_abi::orders::{CPU_WORDS, Mapping, MmMap, ORDERS_MAGIC, Orders, STACK_BYTES, Span, Thread, Timer, advice};
 use nix::sys::resource::getrlimit;
 use node_agent_image::model::{Backing, PosixTimer, Process, Vma};
 
