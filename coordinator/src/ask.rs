@@ -4,11 +4,11 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use coordinator_protocol::{Answer, FrameError, Request, decode, encode, read_limit};
+use coordinator_protocol::{Answer, FrameError, Request, Status, decode, encode, read_limit};
 use node_agent::job::{self, LiveJob};
 use thiserror::Error;
 
-/// How long a job whose agent hung up may take to end: then that was why.
+/// How long a job whose agent hung up in mid-checkpoint may take to end: then that was why.
 const JOB_ENDS: Duration = Duration::from_millis(1500);
 /// How often that is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
@@ -60,6 +60,7 @@ pub fn ask(
 ) -> Result<Answer, AskError> {
     let unreachable =
         |source| AskError::Unreachable { job: job.record.job.clone(), name: job.record.name.clone(), source };
+    let job_ends = if *request == Request::Status { Duration::ZERO } else { JOB_ENDS };
     let mut stream = UnixStream::connect(job.folder.join(job::SOCKET)).map_err(unreachable)?;
     stream.set_read_timeout(Some(patience)).map_err(unreachable)?;
     // An agent that dies at this moment is noticed when its answer is missing.
@@ -72,7 +73,7 @@ pub fn ask(
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
                 return Err(AskError::Silent { job: job.record.job.clone(), within: patience });
             }
-            _ if ends_within(job, JOB_ENDS) => return Err(AskError::JobEnded),
+            _ if ends_within(job, job_ends) => return Err(AskError::JobEnded),
             _ => return Err(AskError::AgentDied),
         }
         match decode(&frame)? {
@@ -81,6 +82,27 @@ pub fn ask(
             answer => told(&answer),
         }
     }
+}
+
+/// How a job is, from its agent, or from the one that takes its place at this moment.
+///
+/// # Errors
+/// As [`ask`].
+pub fn status(job: &LiveJob, patience: Duration) -> Result<Status, AskError> {
+    const TRIES: usize = 3;
+    let mut last = AskError::AgentDied;
+    for _ in 0..TRIES {
+        match ask(job, &Request::Status, patience, |_| {}) {
+            Ok(Answer::Status(status)) => return Ok(status),
+            Ok(_) => return Err(AskError::Refused("the agent answered something else".into())),
+            Err(AskError::AgentDied) => {}
+            Err(error) => {
+                last = error;
+                break;
+            }
+        }
+    }
+    Err(last)
 }
 
 /// Waits for a job to be gone, guardian and folder; false when it is still there.

@@ -5,7 +5,6 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use clap::Args;
-use coordinator_protocol::{Answer, Request};
 use node_agent::guardian::members::descendants;
 use node_agent::job::{self, Selector};
 use node_agent::preflight;
@@ -42,9 +41,6 @@ pub fn preflight(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
 /// Processes of a job: descendants of its guardian but for the agent.
 fn members(selector: &Selector) -> Result<BTreeSet<u32>, Box<dyn Error>> {
     let job = job::find(selector)?;
-    let agent = match ask::ask(&job, &Request::Status, ps::PATIENCE, |_| {})? {
-        Answer::Status(status) => Some(status.agent),
-        _ => None,
-    };
-    Ok(descendants(job.record.guardian, agent))
+    let status = ask::status(&job, ps::PATIENCE)?;
+    Ok(descendants(job.record.guardian, Some(status.agent)))
 }

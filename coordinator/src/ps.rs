@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use coordinator_protocol::{Answer, Phase, Request, Status};
+use coordinator_protocol::{Phase, Status};
 use node_agent::job::{self, LiveJob};
 use serde::Serialize;
 
@@ -58,11 +58,7 @@ pub fn ps(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
 
 fn row(job: &LiveJob) -> Row {
     // A job whose agent is being replaced is a job all the same.
-    let answer = ask::ask(job, &Request::Status, PATIENCE, |_| {});
-    let status = match &answer {
-        Ok(Answer::Status(status)) => Some(status.clone()),
-        _ => None,
-    };
+    let status = ask::status(job, PATIENCE).ok();
     let record = &job.record;
     let Status { agent, processes, generation, phase } = status.clone().unwrap_or_default();
     Row {

@@ -8,6 +8,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 /// How long anything here may take.
@@ -19,10 +21,13 @@ pub struct Place {
 }
 
 impl Place {
-    /// A new one. Builds the preload library, which the binary looks for beside itself.
+    /// A new one. Builds the preload library, which the binary looks for beside itself, unless it is there.
     pub fn new() -> Self {
         static LIBRARY: Once = Once::new();
         LIBRARY.call_once(|| {
+            if Path::new(env!("CARGO_BIN_EXE_ckpt")).with_file_name("libckpt_hijack.so").exists() {
+                return;
+            }
             let built = Command::new(env!("CARGO")).args(["build", "--quiet", "--package", "hijack"]).status();
             assert!(built.is_ok_and(|status| status.success()), "cargo build --package hijack");
         });
@@ -68,7 +73,7 @@ impl Place {
     }
 }
 
-/// A running job. Ended when it is dropped.
+/// A running job. Ended when it is dropped, by its guardian: one without an agent has nobody else to do it.
 pub struct Job {
     pub child: Child,
     out: PathBuf,
@@ -93,8 +98,10 @@ impl Job {
 
 impl Drop for Job {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Ok(None) = self.child.try_wait() {
+            let _ = kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM);
+            until("the job ends on SIGTERM", || self.child.try_wait().ok().flatten());
+        }
     }
 }
 
