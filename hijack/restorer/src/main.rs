@@ -57,3 +57,7 @@ fn restore(orders: &'static Orders) -> Result<(), Failure> {
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     call::halt()
 }
+
+/// The prebuilt core library's unwind tables name it; nothing here unwinds.
+#[unsafe(no_mangle)]
+extern "C" fn rust_eh_personality() {}
