@@ -23,6 +23,9 @@ use node_agent_proc::maps::Area;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
+/// Start, end, protection, path.
+type Layout = Vec<(u64, u64, u32, Vec<u8>)>;
+
 const USER: u32 = 47002;
 const FOLDER: &str = "SLACKWATER_TEST_FOLDER";
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -156,9 +159,9 @@ fn pages(model: &NodeModel) -> Outcome<Vec<(usize, u64, Vec<u8>)>> {
 }
 
 /// Mappings of files, without segment and orders; neighbours that the kernel is free to merge count as one.
-fn maps(pid: u32) -> Outcome<Vec<(u64, u64, u32, Vec<u8>)>> {
+fn maps(pid: u32) -> Outcome<Layout> {
     let areas = node_agent_proc::maps::parse(&fs::read(format!("/proc/{pid}/maps"))?)?;
-    let mut merged: Vec<(u64, u64, u32, Vec<u8>)> = Vec::new();
+    let mut merged: Layout = Vec::new();
     for area in areas.into_iter().filter(|it| it.inode != 0 && !it.path.ends_with(b" (deleted)")) {
         match merged.last_mut() {
             Some(last) if (last.1, last.2, &last.3) == (area.start, area.protection, &area.path) => last.1 = area.end,
@@ -242,11 +245,7 @@ fn model(sources: &[Source], job: &Path) -> Outcome<NodeModel> {
     })
 }
 
-fn restart(
-    model: &NodeModel,
-    pages: &[(usize, u64, Vec<u8>)],
-    before: &[Vec<(u64, u64, u32, Vec<u8>)>],
-) -> Outcome<()> {
+fn restart(model: &NodeModel, pages: &[(usize, u64, Vec<u8>)], before: &[Layout]) -> Outcome<()> {
     let (file, segment) = new_segment()?;
     let (mut output, input) = io::pipe()?;
     let mut plan = RestartPlan::new(model, &restorer()?, Path::new("/nonexistent"), file.as_raw_fd())?;

@@ -11,6 +11,7 @@ use hijack_abi::orders::{Orders, Step, go, stage};
 use hijack_abi::{PROBES, Segment, Slot, command, slot_index, state};
 use node_agent_image::model::{NodeModel, Pid};
 
+use super::board::Board;
 use super::error::RestartError;
 use super::{Begun, sys};
 
@@ -219,6 +220,29 @@ fn open_gate(model: &NodeModel, segment: &Segment) {
             sys::futex_wake(&slot.command);
         }
     }
+}
+
+/// Waits until every process is there, in its session and group, and finds the root.
+pub(super) fn find_root(model: &NodeModel, init: u32, board: Board) -> Result<u32, RestartError> {
+    let participants = super::tree::plan(model).nodes.len() as u32 - 1;
+    let word = &board.head().meetings[1];
+    let start = Instant::now();
+    while word.load(Ordering::Acquire) < participants {
+        if let Some(text) = board.failure() {
+            return Err(RestartError::Inside(text));
+        }
+        if has_ended(init) {
+            return Err(RestartError::Ended { pid: 1, stage: stage::NONE });
+        }
+        if start.elapsed() > DEADLINE {
+            let count = word.load(Ordering::Acquire);
+            let whom = format!("{} of {participants} processes", participants - count);
+            return Err(RestartError::Deadline { seconds: DEADLINE.as_secs(), whom, what: "find their places" });
+        }
+        sys::futex_wait(word, word.load(Ordering::Acquire), LOOK);
+    }
+    let root = descendants(init).get(&model.job.root).copied();
+    root.ok_or_else(|| RestartError::Model(format!("its root, pid {}, is not among its processes", model.job.root)))
 }
 
 /// The new processes as this process's /proc numbers them.

@@ -73,6 +73,8 @@ impl<'a> RestartPlan<'a> {
 pub struct Begun {
     /// Pid 1 of the job as the guardian sees it; its child. Kill it to end everything.
     pub init: u32,
+    /// The job's root as the guardian sees it.
+    pub root: u32,
     board: Board,
 }
 
@@ -93,7 +95,8 @@ impl Begun {
 /// Makes the namespaces and lets the job's processes come to be. Only in a process of one thread.
 ///
 /// # Errors
-/// When this node cannot run the image or refuses namespaces; later failures are reported by [`complete`].
+/// When this node cannot run the image or refuses namespaces, or when a file cannot be opened or a process not be made;
+/// nothing is left then. Later failures are reported by [`complete`].
 pub fn begin(plan: &RestartPlan<'_>) -> Result<Begun, RestartError> {
     check::check(plan.model)?;
     init::make_mount_point(&plan.model.job.folder)
@@ -102,5 +105,13 @@ pub fn begin(plan: &RestartPlan<'_>) -> Result<Begun, RestartError> {
     let board = Board::new(plan.model.objects.len(), &orders)
         .map_err(RestartError::system("map", "memory shared with the new processes"))?;
     let init = namespaces::enter(plan, board)?;
-    Ok(Begun { init, board })
+    match complete::find_root(plan.model, init, board) {
+        Ok(root) => Ok(Begun { init, root, board }),
+        Err(error) => {
+            // It is our child and has not been reaped; it takes all of the job with it.
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(init as i32), nix::sys::signal::SIGKILL);
+            let _ = sys::wait(init as i32);
+            Err(error)
+        }
+    }
 }
