@@ -59,7 +59,11 @@ pub struct Context {
     rcx: u64,
     rsp: u64,
     rip: u64,
-    flags_to_reserved: [u64; 15],
+    flags_to_fpstate: [u64; 7],
+    /// The kernel's `reserved1`, which it neither sets nor reads: see [`note`].
+    number: u64,
+    noted: u64,
+    reserved: [u64; 6],
     mask: u64,
 }
 
@@ -82,16 +86,25 @@ struct Rest {
     _pad: u64,
 }
 
-/// Makes the interrupted call whole, as the thread is about to leave the handler.
-///
-/// # Safety
-/// `context` is the frame of this handler.
-pub unsafe fn repair(context: &mut Context, hint: &SyscallHint) {
+/// `Context::noted` when the call's number is known: "slkcall" and a zero, read as a little-endian number.
+const NOTED: u64 = u64::from_le_bytes(*b"slkcall\0");
+
+/// Writes into the frame which call was interrupted, where the agent knew: so the next life knows it, too.
+pub fn note(context: &mut Context, hint: &SyscallHint) {
     let known = hint.valid == 1
         && (hint.pc, hint.sp) == (context.rip, context.rsp)
         && hint.arguments[..2] == [context.rdi, context.rsi];
+    (context.noted, context.number) = if known { (NOTED, hint.number) } else { (0, 0) };
+}
+
+/// Makes the interrupted call whole, as the thread is about to leave the handler.
+///
+/// # Safety
+/// `context` is the frame of this handler, and [`note`] has seen it.
+pub unsafe fn repair(context: &mut Context) {
+    let known = context.noted == NOTED;
     if context.rax == EINTR {
-        let number = if known { Some(hint.number) } else { number_in_code(context.rip) };
+        let number = if known { Some(context.number) } else { number_in_code(context.rip) };
         if let Some(number) = number
             && !handler_is_due(context.mask)
         {
@@ -101,7 +114,7 @@ pub unsafe fn repair(context: &mut Context, hint: &SyscallHint) {
         }
     } else if known && !in_finish(context) && i64::try_from(context.rax).is_ok_and(|count| count > 0) {
         // SAFETY: the frame's registers are those of a call that has just returned.
-        unsafe { complete(context, hint.number) };
+        unsafe { complete(context, context.number) };
     }
 }
 

@@ -9,7 +9,7 @@ use core::arch::{global_asm, naked_asm};
 use core::ptr;
 use core::sync::atomic::Ordering;
 
-use hijack_abi::{Segment, Slot, SyscallHint, ThreadState, command, state};
+use hijack_abi::{Segment, Slot, ThreadState, command, state};
 
 use crate::interrupted::{self, Context};
 use crate::{call, commands, segment, signal};
@@ -67,10 +67,12 @@ unsafe extern "C" fn arrive(information: *const u32, context: *mut Context, stac
     }
     // SAFETY: while the slot's state is ASKED, `thread` is this thread's to write and nobody's to read.
     unsafe { publish(slot, tid, context, stack, way_back) };
-    stay(segment, slot, epoch);
     // SAFETY: the kernel's frame of this handler, alive until it returns; the hint is the agent's, written before the
     // signal and not changed while the slot is ours.
-    unsafe { interrupted::repair(&mut *context, &(&raw const slot.hint).read()) };
+    unsafe { interrupted::note(&mut *context, &(&raw const slot.hint).read_volatile()) };
+    stay(segment, slot, epoch);
+    // SAFETY: the same frame.
+    unsafe { interrupted::repair(&mut *context) };
 }
 
 /// In the same handler after a restart: the segment is a new one at the old address, with a slot prepared for us.
@@ -79,8 +81,8 @@ unsafe extern "C" fn come_back(context: *mut Context) {
     let epoch = segment.epoch.load(Ordering::Acquire);
     let Some(slot) = segment::slot(segment, call::gettid()) else { return };
     stay(segment, slot, epoch);
-    // SAFETY: the frame is as it was in the last life; no hint has been carried over, but the code itself tells.
-    unsafe { interrupted::repair(&mut *context, &SyscallHint { valid: 0, ..(&raw const slot.hint).read() }) };
+    // SAFETY: the frame is as it was in the last life, when it was noted what had been interrupted.
+    unsafe { interrupted::repair(&mut *context) };
 }
 
 /// Counts in, waits, counts out.
