@@ -1,12 +1,12 @@
 //! What runs in every program of a job before its own first instruction: silent, and quick.
 #![allow(unsafe_code)] // the loader calls it with pointers
 
-use core::ffi::{CStr, c_char};
+use core::ffi::c_char;
 use core::sync::atomic::Ordering;
 
-use hijack_abi::{JOB_FOLDER_VARIABLE, RANKS, SEGMENT_FILE, Segment};
+use hijack_abi::{RANKS, SEGMENT_FILE, Segment};
 
-use crate::{call, segment, signal};
+use crate::{call, environment, libc, segment, signal, strings};
 
 /// Bytes of the segment's path at most (PATH_MAX).
 const PATH_BYTES_MAX: usize = 4096;
@@ -17,17 +17,20 @@ const RANK_VARIABLES: [&str; 3] = ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RAN
 #[unsafe(link_section = ".init_array")]
 static CONSTRUCTOR: unsafe extern "C" fn(i32, *const *const c_char, *const *const c_char) = construct;
 
-unsafe extern "C" fn construct(_: i32, _: *const *const c_char, environment: *const *const c_char) {
-    // SAFETY: the loader passes the program's environment, which ends with a null pointer.
-    let Some(folder) = (unsafe { variable(environment, JOB_FOLDER_VARIABLE) }) else { return };
+unsafe extern "C" fn construct(_: i32, _: *const *const c_char, arguments: *const *const c_char) {
+    // SAFETY: this is the constructor; the loader passes the program's environment, which ends with a null pointer.
+    unsafe { environment::remember(arguments) };
+    let Some(folder) = environment::job_folder() else { return };
     if !map_segment(folder.to_bytes()) {
         return; // the signal stays as it is: nobody sends it to a process that cannot take it
     }
     signal::install();
     signal::unblock();
+    let own = libc::environ();
+    let list = if own.is_null() { arguments } else { own };
     if let Some(segment) = segment::get()
-        // SAFETY: as above.
-        && RANK_VARIABLES.iter().any(|name| unsafe { variable(environment, name) }.is_some())
+        // SAFETY: the environment as it is, before any code of the program has run.
+        && RANK_VARIABLES.iter().any(|name| unsafe { strings::variable(list, name) }.is_some())
     {
         announce_rank(segment);
     }
@@ -44,26 +47,6 @@ fn map_segment(folder: &[u8]) -> bool {
         }
     }
     segment::map(&path)
-}
-
-/// The value of an environment variable.
-///
-/// # Safety
-/// `environment` is null or a null-terminated array of strings.
-unsafe fn variable(environment: *const *const c_char, name: &str) -> Option<&'static CStr> {
-    let mut at = environment;
-    // SAFETY: as the caller vouches; the strings live as long as the process, or until it overwrites its own environment,
-    // which no program does before its constructors have run.
-    unsafe {
-        while !at.is_null() && !(*at).is_null() {
-            let bytes = CStr::from_ptr(*at).to_bytes_with_nul();
-            if let Some(value) = bytes.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"=")) {
-                return CStr::from_bytes_with_nul(value).ok();
-            }
-            at = at.add(1);
-        }
-    }
-    None
 }
 
 /// The agent watches ranks. What a rank starts inherits the variables and is none; a rank that execs is the same rank.

@@ -33,7 +33,7 @@ const TIMER_ABSTIME: u64 = 1;
 /// The kernel's frame of this handler, with the thread's vector registers, and the handler's own stack lie below the
 /// thread's red zone and are in use until rt_sigreturn(2). What is put on the thread's stack goes below all of that, and as
 /// far below this code's own stack pointer as what it still calls may reach.
-const OWN_STACK: u64 = 4096;
+const OWN_STACK: u64 = 2048;
 /// Calls that return EINTR although SA_RESTART is set, signal(7): poll, select, pause, semop, msgsnd, msgrcv, nanosleep,
 /// recvfrom and sendto with time-outs, rt_sigtimedwait, rt_sigsuspend, io_getevents, futex, semtimedop, clock_nanosleep,
 /// epoll_wait, pselect6, ppoll, epoll_pwait, epoll_pwait2, and their kin.
@@ -42,10 +42,15 @@ const PRONE: [u64; 23] =
 /// The same, of larger numbers.
 const PRONE_TOO: [u64; 7] = [208, 270, 271, 281, 288, 299, 441];
 
+/// Below the stack pointer a leaf function may keep what it likes (System V ABI).
+const RED_ZONE: u64 = 128;
+
 /// ucontext_t up to its signal mask (arch/x86/include/uapi/asm/sigcontext.h).
 #[repr(C)]
 pub struct Context {
-    head: [u64; 5],
+    flags_and_link: [u64; 2],
+    /// The alternate stack, as sigaltstack(2) knows it: start, flags, bytes.
+    alternate: [u64; 3],
     r8: u64,
     r9: u64,
     r10: u64,
@@ -194,9 +199,8 @@ unsafe fn complete(context: &mut Context, number: u64) {
         plain: 1,
         _pad: 0,
     };
-    let mut top = stack_pointer() - OWN_STACK;
-    // SAFETY: the handler has no stack of its own, so this is the thread's; below OWN_STACK nobody uses it until the thread
-    // itself goes on, with the stack pointer set below here.
+    let mut top = free_below(context);
+    // SAFETY: on the thread's own stack, below what its code and this handler use there.
     unsafe {
         match number {
             WRITE | SENDTO | RECVFROM => {
@@ -217,6 +221,17 @@ unsafe fn complete(context: &mut Context, number: u64) {
     }
     context.rsp = top;
     context.rip = finish as *const () as u64;
+}
+
+/// An address on the thread's stack below which nobody has anything.
+fn free_below(context: &Context) -> u64 {
+    let [start, _, bytes] = context.alternate;
+    let on_alternate = |address: u64| (start..start.saturating_add(bytes)).contains(&address);
+    let here = stack_pointer();
+    if on_alternate(here) && !on_alternate(context.rsp) {
+        return context.rsp - RED_ZONE; // the handler runs elsewhere
+    }
+    here - OWN_STACK
 }
 
 fn stack_pointer() -> u64 {

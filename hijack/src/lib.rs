@@ -7,6 +7,8 @@
 //! commands      what can be asked: facts, pending signals, a twin, an unmapping
 //! twin          a copy-on-write copy of the process that only waits to be read
 //! interrupted   a system call that the signal cut short is made whole again before its caller sees it
+//! exports       the functions of libc that guard the signal and keep the job in the environment: exec, spawn, threads,
+//!               altstack; beside them environment, search (PATH), libc and objects (what is behind a wrapper)
 //! ```
 //!
 //! Law of this crate: it runs in other people's programs, at any instruction. No allocation, no lock, no descriptor that
@@ -14,15 +16,26 @@
 //! system calls only. Nothing here can panic: the panic handler exists because the compiler asks for one.
 #![cfg_attr(not(test), no_std)]
 
+mod altstack;
 mod call;
 mod commands;
 mod constructor;
+mod environment;
+mod exec;
+mod exports;
 mod interrupted;
+mod libc;
 #[cfg(not(test))]
 mod memory;
+mod objects;
 mod park;
+mod search;
 mod segment;
 mod signal;
+mod spawn;
+mod stack;
+mod strings;
+mod threads;
 mod twin;
 
 // Clippy looks at a test build too, where std has one.

@@ -5,8 +5,8 @@
 use core::arch::global_asm;
 
 global_asm!(
-    ".hidden memcpy, memmove, memset, memcmp, strlen, rust_eh_personality",
-    ".globl memcpy, memmove, memset, memcmp, strlen, rust_eh_personality",
+    ".hidden memcpy, memmove, memset, memcmp, strlen",
+    ".globl memcpy, memmove, memset, memcmp, strlen",
     "memcpy:",
     "mov rax, rdi",
     "mov rcx, rdx",
@@ -53,7 +53,4 @@ global_asm!(
     "not rcx",
     "lea rax, [rcx - 1]",
     "ret",
-    // The prebuilt core library's unwind tables name it; nothing here unwinds.
-    "rust_eh_personality:",
-    "ud2",
 );

@@ -11,6 +11,7 @@ use crate::park;
 
 const SA_SIGINFO: u64 = 4;
 const SA_RESTORER: u64 = 0x0400_0000;
+const SA_ONSTACK: u64 = 0x0800_0000;
 const SA_RESTART: u64 = 0x1000_0000;
 /// Bit of the signal in a kernel set.
 const BIT: u64 = 1 << (PARK_SIGNAL - 1);
@@ -30,23 +31,11 @@ pub fn install() {
     if handler > IGNORE {
         THEIRS.store(handler, Ordering::Relaxed);
     }
-    // Every signal waits while a thread is parked: none of the program's handlers may run there. No SA_ONSTACK: an
-    // alternate stack of the usual 8 KiB has room for one frame with AVX-512 state, and the program may be using it.
-    let flags = SA_SIGINFO | SA_RESTART | SA_RESTORER;
+    // Every signal waits while a thread is parked: none of the program's handlers may run there. Runtimes with small
+    // stacks of their own keep an alternate one for signals; see altstack.rs for those that are too small.
+    let flags = SA_SIGINFO | SA_RESTART | SA_RESTORER | SA_ONSTACK;
     let action: Action = [ours, flags, restorer as *const () as u64, u64::MAX];
     call::set_action(PARK_SIGNAL, &action);
-}
-
-/// Holds the signal back; the mask as it was, for [`restore`].
-pub fn block() -> u64 {
-    let old = call::mask();
-    call::set_mask(old | BIT);
-    old
-}
-
-/// Puts a mask back that [`block`] has returned.
-pub fn restore(old: u64) {
-    call::set_mask(old);
 }
 
 /// Lets the signal through, whatever the program before this one (see exec) had set.
