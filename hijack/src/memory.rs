@@ -5,8 +5,8 @@
 use core::arch::global_asm;
 
 global_asm!(
-    ".hidden memcpy, memmove, memset, memcmp, strlen",
-    ".globl memcpy, memmove, memset, memcmp, strlen",
+    ".hidden memcpy, memmove, memset, memcmp, bcmp, strlen",
+    ".globl memcpy, memmove, memset, memcmp, bcmp, strlen",
     "memcpy:",
     "mov rax, rdi",
     "mov rcx, rdx",
@@ -35,6 +35,7 @@ global_asm!(
     "rep stosb",
     "mov rax, r8",
     "ret",
+    "bcmp:",
     "memcmp:",
     "xor eax, eax",
     "mov rcx, rdx",
