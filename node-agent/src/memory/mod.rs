@@ -1,1 +1,6 @@
 //! .
+
+pub mod pages;
+mod source;
+
+pub use source::{Bytes, Owner, Source, Stretch};
