@@ -17,9 +17,11 @@ use node_agent_image::model::NodeModel;
 
 use crate::agent::CheckpointContext;
 use crate::files::refill;
-use crate::memory::{self, Draft, Owner, Source};
+use crate::memory::{self, Draft, Owner, Source, pages};
 use crate::preflight;
-use crate::quiesce::{self, ParkedJob};
+use crate::quiesce::{self, ParkedJob, Twins};
+use crate::snapshot::{self, FlagsAhead};
+use crate::tasks::Job;
 
 mod error;
 mod headroom;
@@ -42,46 +44,76 @@ struct Captured {
 /// Whatever goes wrong before the commit; the job runs on as if nobody had asked.
 pub fn take(context: &CheckpointContext<'_>) -> Result<Committed, CheckpointError> {
     let begun = Instant::now();
-    let members = context.members();
+    let members = Job::of(context.life).pids();
     let offences = preflight::check(members.iter().copied());
     if !offences.is_empty() {
         return Err(CheckpointError::Refused(offences));
     }
-    let with_twins = context.mode == Mode::Twin && !context.kill;
-    if with_twins {
+    // Whoever is ended after the commit may as well stand still until then.
+    if context.mode == Mode::Twin && !context.kill {
         headroom::check(&members)?;
+        let hosts: Vec<u32> = members.into_iter().collect();
+        with_twins(context, &FlagsAhead::look(&hosts), begun)
+    } else {
+        while_parked(context, begun)
     }
+}
+
+/// The job runs on as soon as its twins are made.
+fn with_twins(
+    context: &CheckpointContext<'_>,
+    flags: &FlagsAhead,
+    begun: Instant,
+) -> Result<Committed, CheckpointError> {
     let mut draft = Draft::begin(&context.life.record.dir)?;
     let stalled = Instant::now();
-    context.progress.enter(Phase::Quiesce);
-    let parked = quiesce::quiesce(context)?;
-    let captured = freeze(context, &parked)?;
-    if with_twins {
-        let twins = parked.twins(command_deadline(context))?;
-        if !parked.capture() {
-            return Err(CheckpointError::Void);
-        }
-        context.progress.enter(Phase::Resume);
-        parked.resume();
-        let stall = stalled.elapsed();
-        write(context, &mut draft, &captured, twins.pids())?;
-        drop(twins);
-        commit(context, draft, &captured, stall, begun)
-    } else {
-        if !parked.capture() {
-            return Err(CheckpointError::Void);
-        }
-        write(context, &mut draft, &captured, &captured.hosts)?;
-        let committed = commit(context, draft, &captured, stalled.elapsed(), begun)?;
-        if context.kill {
-            let left = context.end_job(committed.generation);
-            if !left.is_empty() {
-                return Err(CheckpointError::NotEnded { generation: committed.generation, left });
-            }
-        }
-        parked.resume();
-        Ok(Committed { stall_ms: milliseconds(stalled.elapsed()), ..committed })
+    let parked = park(context)?;
+    let mut captured = freeze(context, &parked, Some(flags))?;
+    let twins = parked.twins(command_deadline(context))?;
+    if !parked.capture() {
+        return Err(CheckpointError::Void);
     }
+    context.progress.enter(Phase::Resume);
+    parked.resume();
+    let stall = stalled.elapsed();
+    settle(&mut captured, &twins)?;
+    write(context, &mut draft, &captured, twins.pids())?;
+    drop(twins);
+    commit(context, draft, &captured, stall, begun)
+}
+
+/// The job stands still until all is written.
+fn while_parked(context: &CheckpointContext<'_>, begun: Instant) -> Result<Committed, CheckpointError> {
+    let mut draft = Draft::begin(&context.life.record.dir)?;
+    let stalled = Instant::now();
+    let parked = park(context)?;
+    let captured = freeze(context, &parked, None)?;
+    if !parked.capture() {
+        return Err(CheckpointError::Void);
+    }
+    write(context, &mut draft, &captured, &captured.hosts)?;
+    let committed = commit(context, draft, &captured, stalled.elapsed(), begun)?;
+    if context.kill {
+        let left = context.end_job(committed.generation);
+        if !left.is_empty() {
+            return Err(CheckpointError::NotEnded { generation: committed.generation, left });
+        }
+    }
+    parked.resume();
+    Ok(Committed { stall_ms: milliseconds(stalled.elapsed()), ..committed })
+}
+
+fn park(context: &CheckpointContext<'_>) -> Result<ParkedJob, CheckpointError> {
+    let deadline = Duration::from_millis(context.deadlines.quiesce_ms);
+    Ok(quiesce::quiesce(&context.life.control, Job::of(context.life), deadline, context.progress)?)
+}
+
+/// What was only assumed of memory while the job stood still is looked up in the twins.
+fn settle(captured: &mut Captured, twins: &Twins) -> Result<(), CheckpointError> {
+    for (process, twin) in captured.model.processes.iter_mut().zip(twins.pids()) {
+        snapshot::settle(process, *twin)?;
+    }
+    Ok(())
 }
 
 /// Clears away what a checkpoint that was cut off has left in `dir`.
@@ -90,8 +122,12 @@ pub fn clear_unfinished(dir: &Path) {
 }
 
 /// Drains and remembers; what was drained goes back whatever comes of it.
-fn freeze(context: &CheckpointContext<'_>, parked: &ParkedJob) -> Result<Captured, CheckpointError> {
-    let captured = model::capture(context, parked);
+fn freeze(
+    context: &CheckpointContext<'_>,
+    parked: &ParkedJob,
+    flags: Option<&FlagsAhead>,
+) -> Result<Captured, CheckpointError> {
+    let captured = model::capture(context, parked, flags);
     let refilled = refill::from_ledger(&context.life.ledger);
     let captured = captured?;
     refilled?;
@@ -109,10 +145,14 @@ fn write(
     let mut sources = Vec::new();
     for (index, reader) in readers.iter().copied().enumerate() {
         let vmas = &captured.model.processes[index].memory.vmas;
-        let vmas: Vec<_> = vmas.iter().filter(|it| !memory::not_in_twin(it)).cloned().collect();
-        let stretches = memory::private(reader, &vmas)
+        let vmas: Vec<_> = vmas.iter().filter(|it| !pages::not_in_twin(it)).cloned().collect();
+        let stretches = pages::private(reader, &vmas)
             .map_err(|source| CheckpointError::Pages { pid: captured.model.processes[index].pid, source })?;
-        sources.push(Source { owner: Owner::Process(index), bytes: memory::Bytes::Memory { pid: reader, base: 0 }, stretches });
+        sources.push(Source {
+            owner: Owner::Process(index),
+            bytes: memory::Bytes::Memory { pid: reader, base: 0 },
+            stretches,
+        });
     }
     draft.write(&captured.held, context.progress)?;
     draft.write(&sources, context.progress)?;
@@ -130,7 +170,14 @@ fn commit(
     let model = &captured.model;
     let (files, processes) = (model.files.len() as u64, model.processes.len() as u64);
     let threads = model.processes.iter().map(|it| it.threads.len() as u64).sum();
-    let cost = memory::Cost { stall_ms: milliseconds(stall), files, processes, threads };
+    let cost = memory::Cost {
+        job: model.job.id.clone(),
+        stall_ms: milliseconds(stall),
+        files,
+        processes,
+        threads,
+        ..memory::Cost::default()
+    };
     let written = draft.commit(model, cost)?;
     memory::retain(&context.life.record.dir, context.life.record.keep);
     Ok(Committed {

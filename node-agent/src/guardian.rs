@@ -18,8 +18,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{AccessFlags, access};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::unistd::{AccessFlags, access};
 use thiserror::Error;
 
 use crate::files::Ledger;

@@ -49,7 +49,8 @@ fn left_in(group: &Path) -> Option<u64> {
     let number = |name: &str| fs::read_to_string(group.join(name)).ok()?.trim().parse::<u64>().ok();
     let (most, now) = (number("memory.max")?, number("memory.current")?);
     let statistics = fs::read_to_string(group.join("memory.stat")).unwrap_or_default();
-    let cache = statistics.lines().find_map(|line| line.strip_prefix("file ")).and_then(|it| it.parse().ok()).unwrap_or(0);
+    let cache =
+        statistics.lines().find_map(|line| line.strip_prefix("file ")).and_then(|it| it.parse().ok()).unwrap_or(0);
     Some(most.saturating_sub(now.saturating_sub(cache)))
 }
 

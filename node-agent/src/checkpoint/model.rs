@@ -10,13 +10,17 @@ use super::{Captured, CheckpointError, command_deadline};
 use crate::agent::CheckpointContext;
 use crate::files::{self, ProcessRef};
 use crate::guardian::Root;
-use crate::memory::{self, Bytes, Owner, Source};
+use crate::memory::{self, Bytes, Owner, Source, pages};
 use crate::objects::Objects;
 use crate::quiesce::ParkedJob;
-use crate::snapshot;
+use crate::snapshot::{self, FlagsAhead};
 
 /// Drains, then remembers everything that a twin does not keep by itself. The ledger may hold bytes afterwards.
-pub(super) fn capture(context: &CheckpointContext<'_>, parked: &ParkedJob) -> Result<Captured, CheckpointError> {
+pub(super) fn capture(
+    context: &CheckpointContext<'_>,
+    parked: &ParkedJob,
+    flags: Option<&FlagsAhead>,
+) -> Result<Captured, CheckpointError> {
     let life = context.life;
     context.progress.enter(Phase::Drain);
     let sources = parked.sources(command_deadline(context))?;
@@ -25,7 +29,7 @@ pub(super) fn capture(context: &CheckpointContext<'_>, parked: &ParkedJob) -> Re
     let hosts: Vec<u32> = sources.iter().map(|it| it.host_pid).collect();
     files::drain(&references, context.guardian, &life.ledger, Duration::from_millis(context.deadlines.drain_ms))?;
     context.progress.enter(Phase::Snapshot);
-    let mut objects = Objects::new(&hosts)?;
+    let mut objects = Objects::new(&hosts, flags.cloned())?;
     let captured = files::capture(&references, context.guardian, &mut objects, &life.ledger)?;
     let mut processes = Vec::with_capacity(sources.len());
     for (source, descriptors) in sources.iter().zip(captured.descriptors) {
@@ -55,11 +59,15 @@ pub(super) fn capture(context: &CheckpointContext<'_>, parked: &ParkedJob) -> Re
 fn areas_without_twin(processes: &[Process], hosts: &[u32]) -> Result<Vec<Source>, CheckpointError> {
     let mut sources = Vec::new();
     for (index, (process, host)) in processes.iter().zip(hosts).enumerate() {
-        let vmas: Vec<_> = process.memory.vmas.iter().filter(|it| memory::not_in_twin(it)).cloned().collect();
+        let vmas: Vec<_> = process.memory.vmas.iter().filter(|it| pages::not_in_twin(it)).cloned().collect();
         if !vmas.is_empty() {
-            let stretches = memory::private(*host, &vmas)
-                .map_err(|source| CheckpointError::Pages { pid: process.pid, source })?;
-            sources.push(Source { owner: Owner::Process(index), bytes: Bytes::Memory { pid: *host, base: 0 }, stretches });
+            let stretches =
+                pages::private(*host, &vmas).map_err(|source| CheckpointError::Pages { pid: process.pid, source })?;
+            sources.push(Source {
+                owner: Owner::Process(index),
+                bytes: Bytes::Memory { pid: *host, base: 0 },
+                stretches,
+            });
         }
     }
     Ok(sources)
