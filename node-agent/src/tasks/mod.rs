@@ -15,8 +15,6 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use hijack_abi::PARK_SIGNAL;
-
 use crate::guardian::{Life, Root, members};
 
 mod status;
@@ -131,7 +129,6 @@ impl Lister {
         }
         let Some(status) = TaskStatus::read(pid, pid) else { return false };
         let stands_in = status.blocked & ALL_SIGNALS == ALL_SIGNALS
-            && !status.catches(PARK_SIGNAL)
             && self.program.is_some()
             && identity(pid) == self.program;
         self.stand_ins.insert(pid, stands_in);
