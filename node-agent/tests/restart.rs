@@ -138,7 +138,7 @@ fn source(segment: &Segment, pid: u32) -> Source {
     let state = |tid: u32| -> ThreadState { slot(segment, tid).map_or(ThreadState::default(), |it| it.thread) };
     let threads = tasks(pid).into_iter().map(|tid| SourceThread { host_tid: tid, state: state(tid), pending: vec![] });
     let facts = slot(segment, pid).expect("the leader's slot").process;
-    Source { host_pid: pid, pid, facts, pending: vec![], threads: threads.collect() }
+    Source { host_pid: pid, pid, stopped: false, facts, pending: vec![], threads: threads.collect() }
 }
 
 /// All private memory with contents, as it is.

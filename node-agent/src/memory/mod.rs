@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Source ── hold ──▶ Source        what changes once the job runs on is copied while it is parked      source, read, hold
+//! pages                            which pages of a process have to be stored at all
 //! Draft::begin ─▶ write … ─▶ commit      .gen-000007.part becomes gen-000007               draft, store, data_file, commit
 //! Generation::open ─▶ damage | fill      every block is checked before its bytes go anywhere   generation, damage, fill
 //! ```
@@ -19,6 +20,7 @@ mod folder;
 mod generation;
 mod hold;
 mod known;
+pub mod pages;
 mod read;
 mod source;
 mod store;

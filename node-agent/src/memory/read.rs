@@ -55,7 +55,7 @@ impl Memory {
                 .enumerate()
                 .map(|(number, piece)| {
                     let skip = if number == 0 { within } else { 0 };
-                    RemoteIoVec { base: (self.base + piece.start) as usize + skip, len: piece.bytes() - skip }
+                    RemoteIoVec { base: self.base.wrapping_add(piece.start) as usize + skip, len: piece.bytes() - skip }
                 })
                 .collect();
             let mut local = [IoSliceMut::new(&mut buffer[done..])];

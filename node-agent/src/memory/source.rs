@@ -39,7 +39,7 @@ pub enum Bytes {
     Memory {
         /// As the agent sees it.
         pid: u32,
-        /// 0 for a process's own addresses.
+        /// 0 for a process's own addresses; the sum wraps where a mapping begins far into its file.
         base: u64,
     },
     /// A file, from its beginning. In its last page what lies behind its end is zero.
