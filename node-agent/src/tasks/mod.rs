@@ -128,9 +128,8 @@ impl Lister {
             return *known;
         }
         let Some(status) = TaskStatus::read(pid, pid) else { return false };
-        let stands_in = status.blocked & ALL_SIGNALS == ALL_SIGNALS
-            && self.program.is_some()
-            && identity(pid) == self.program;
+        let stands_in =
+            status.blocked & ALL_SIGNALS == ALL_SIGNALS && self.program.is_some() && identity(pid) == self.program;
         self.stand_ins.insert(pid, stands_in);
         stands_in
     }
