@@ -43,7 +43,7 @@ pub fn install() {
             return;
         }
         CHAINED.store(now.handler, Ordering::Relaxed);
-        let new = Action { handler: ours, flags: 0x1c00_0004, restorer: restorer as *const () as usize, mask: 0 };
+        let new = Action { handler: ours, flags: 0x1c00_0004, restorer: restorer as *const () as usize, mask: !0 };
         syscall(13, [PARK_SIGNAL as usize, (&raw const new) as usize, 0, 8, 0, 0]);
     }
 }
@@ -77,5 +77,5 @@ extern "C" fn handler(signal: i32, info: *const i32, context: usize) {
 
 #[unsafe(naked)]
 extern "C" fn restorer() {
-    naked_asm!("mov eax, 15", "syscall")
+    naked_asm!(".byte 0x48, 0xc7, 0xc0, 0x0f, 0x00, 0x00, 0x00", "syscall")
 }

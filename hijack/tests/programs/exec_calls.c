@@ -1,4 +1,4 @@
-/* Calls every function of the exec family in every way and prints what came of it: the same with the library as without. */
+/* Calls every function of the exec family in every way and prints what came of it: with the library as without. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>

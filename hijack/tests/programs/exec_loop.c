@@ -1,5 +1,5 @@
-/* `exec_loop N` executes itself N times, by the ways of exec in turn. `exec_loop fire N` starts that and sends it the park
- * signal all the while: prints how it ended. */
+/* `exec_loop N` executes itself N times, by the ways of exec in turn. `exec_loop fire N` starts that, sends it the park
+ * signal all the while, and prints how it ended. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <signal.h>

@@ -64,18 +64,21 @@ int main(void) {
         printf("cancel %d, was cancelled %d\n", cancelled, result == PTHREAD_CANCELED);
     }
 
-    pthread_t several[4];
-    for (int i = 0; i < 4; i++) pthread_create(&several[i], NULL, waits, NULL);
-    for (int i = 0; i < 4; i++) sem_wait(&started);
-    for (int i = 0; i < 50; i++)
-        if (setgid(getgid()) || setuid(getuid())) return perror("setgid"), 1;
+    /* A cancellation that meets the end of setgid() in the other thread unwinds through whatever handles its signal. */
+    for (int round = 0; round < 30; round++) {
+        pthread_t several[4];
+        for (int i = 0; i < 4; i++) pthread_create(&several[i], NULL, waits, NULL);
+        for (int i = 0; i < 4; i++) sem_wait(&started);
+        for (int i = 0; i < 10; i++)
+            if (setgid(getgid()) || setuid(getuid())) return perror("setgid"), 1;
+        for (int i = 0; i < 4; i++) pthread_cancel(several[i]);
+        for (int i = 0; i < 4; i++) pthread_join(several[i], NULL);
+    }
     puts("setgid and setuid done");
-    for (int i = 0; i < 4; i++) pthread_cancel(several[i]);
-    for (int i = 0; i < 4; i++) pthread_join(several[i], NULL);
 
     struct action last = action_of_33();
-    if (getenv("SLACKWATER_JOB"))
-        if (last.handler != first.handler || !last.handler || !(last.flags & SA_ONSTACK)) puts("WRONG: the park signal is lost");
+    int kept = last.handler && last.handler == first.handler && last.flags & SA_ONSTACK;
+    if (getenv("SLACKWATER_JOB") && !kept) puts("WRONG: the park signal is lost");
     puts("RESULT done");
     return 0;
 }
