@@ -19,6 +19,8 @@ use crate::strings::{List, Writer, entries, pointers, value, variable};
 const PRELOAD_VARIABLE: &str = "LD_PRELOAD";
 /// PATH_MAX: the longest folder that a library in it could be loaded from.
 const FOLDER_MAX: usize = 4096 - LIBRARY_FILE.len() - 2;
+/// `SLACKWATER_JOB=`, the longest folder, its end.
+const ASSIGNMENT_MAX: usize = JOB_FOLDER_VARIABLE.len() + 1 + FOLDER_MAX + 1;
 /// The most bytes of stack that a repaired environment may take, pointers and the new LD_PRELOAD: a larger one is left
 /// as it is. Some 2000 variables; a thread's smallest stack is not asked for it unless the program itself has as many.
 const REPAIR_BYTES_MAX: usize = 16 * 1024 + 2 * 4096;
@@ -67,13 +69,13 @@ pub unsafe fn repaired(environment: List, then: impl FnOnce(List) -> isize) -> i
 /// `SLACKWATER_JOB=folder` in memory that never goes.
 struct Job {
     folder_bytes: AtomicUsize,
-    text: UnsafeCell<[u8; JOB_FOLDER_VARIABLE.len() + 1 + FOLDER_MAX + 1]>,
+    text: UnsafeCell<[u8; ASSIGNMENT_MAX]>,
 }
 
 // SAFETY: written once, before there are threads, and published by `folder_bytes`.
 unsafe impl Sync for Job {}
 
-static JOB: Job = Job { folder_bytes: AtomicUsize::new(0), text: UnsafeCell::new([0; _]) };
+static JOB: Job = Job { folder_bytes: AtomicUsize::new(0), text: UnsafeCell::new([0; ASSIGNMENT_MAX]) };
 
 fn assignment() -> Option<&'static CStr> {
     if JOB.folder_bytes.load(Ordering::Acquire) == 0 {

@@ -26,8 +26,8 @@ const EXECVEAT: usize = 322;
 const SIG_BLOCK: usize = 0;
 const SIG_SETMASK: usize = 2;
 const AT_EMPTY_PATH: c_int = 0x1000;
-pub const E2BIG: isize = -7;
-pub const ENOEXEC: isize = -8;
+const E2BIG: isize = -7;
+const ENOEXEC: isize = -8;
 const EINVAL: isize = -22;
 /// What runs a script without `#!`.
 const SHELL: &CStr = c"/bin/sh";

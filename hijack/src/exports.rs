@@ -64,10 +64,12 @@ exported! {
     execvpe(file: *const c_char, argv: List, envp: List) => exec::execvpe(file, argv, envp),
     fexecve(fd: c_int, argv: List, envp: List) => exec::fexecve(fd, argv, envp),
 
-    posix_spawn(pid: *mut c_int, path: *const c_char, actions: *const c_void, attributes: *const c_void, argv: List, envp: List)
-        => spawn::posix_spawn(pid, path, actions, attributes, argv, envp),
-    posix_spawnp(pid: *mut c_int, file: *const c_char, actions: *const c_void, attributes: *const c_void, argv: List, envp: List)
-        => spawn::posix_spawnp(pid, file, actions, attributes, argv, envp),
+    posix_spawn(
+        pid: *mut c_int, path: *const c_char, actions: *const c_void, attributes: *const c_void, argv: List, envp: List
+    ) => spawn::posix_spawn(pid, path, actions, attributes, argv, envp),
+    posix_spawnp(
+        pid: *mut c_int, file: *const c_char, actions: *const c_void, attributes: *const c_void, argv: List, envp: List
+    ) => spawn::posix_spawnp(pid, file, actions, attributes, argv, envp),
 
     pthread_create(thread: *mut c_void, attributes: *const c_void, start: *const c_void, argument: *mut c_void)
         => threads::pthread_create(thread, attributes, start, argument),
