@@ -1,5 +1,6 @@
 //! .
 
+mod pagemap;
 pub mod pages;
 mod source;
 
