@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use node_agent::memory::{self, ImageError};
 use node_agent_image::model::NodeModel;
 use thiserror::Error;
 
@@ -39,12 +40,9 @@ pub enum GenerationError {
         #[allow(missing_docs)]
         there: Vec<u64>,
     },
-    /// The format's reader is not there yet.
-    #[error("{path}: this build does not read generations")]
-    NotBuilt {
-        #[allow(missing_docs)]
-        path: PathBuf,
-    },
+    /// A file of it is damaged, or not ours.
+    #[error(transparent)]
+    Image(#[from] ImageError),
 }
 
 /// A committed generation.
@@ -107,20 +105,25 @@ impl Generation {
         files.filter_map(|file| file.metadata().ok()).map(|about| about.len()).sum()
     }
 
+    /// Opens it: the model is read and checked, the contents are not.
+    ///
+    /// # Errors
+    /// When a file is damaged or missing.
+    pub fn open(&self) -> Result<memory::Generation, GenerationError> {
+        Ok(memory::Generation::open(&self.path)?)
+    }
+
     /// What is remembered of its node.
     ///
     /// # Errors
     /// When a file is damaged.
     pub fn model(&self) -> Result<NodeModel, GenerationError> {
-        Err(GenerationError::NotBuilt { path: self.path.clone() })
+        Ok(self.open()?.into_model())
     }
 
     /// Reads every byte back; a line for each damaged file, its path first.
-    ///
-    /// # Errors
-    /// When it cannot be read at all.
-    pub fn damage(&self) -> Result<Vec<String>, GenerationError> {
-        Err(GenerationError::NotBuilt { path: self.path.clone() })
+    pub fn damage(&self) -> Vec<String> {
+        memory::Generation::damage(&self.path)
     }
 }
 

@@ -9,6 +9,8 @@ use std::path::Path;
 use hijack_abi::LIBRARY_FILE;
 use thiserror::Error;
 
+use crate::segment::MAPPED_AS;
+
 /// What the name of a descriptor or of a mapping begins with, and why it is in the way.
 const KINDS: [(&str, &str); 4] = [
     ("anon_inode:[io_uring]", "io_uring is not done yet: most programs have a switch to do without"),
@@ -42,6 +44,15 @@ pub fn check(pids: impl IntoIterator<Item = u32>) -> Vec<Offence> {
     pids.into_iter().flat_map(of_process).collect()
 }
 
+/// Why a process does not map the control segment and never will; `None` when it does, or when it may only just have been
+/// executed.
+#[must_use]
+pub fn without_segment(pid: u32) -> Option<String> {
+    let process = Path::new("/proc").join(pid.to_string());
+    let maps = fs::read_to_string(process.join("maps")).ok()?;
+    if maps.is_empty() || maps.contains(MAPPED_AS) { None } else { without_library(&process) }
+}
+
 /// What is in the way with one process.
 fn of_process(pid: u32) -> Vec<Offence> {
     let process = Path::new("/proc").join(pid.to_string());
@@ -56,7 +67,7 @@ fn of_process(pid: u32) -> Vec<Offence> {
             vec![offence(reason.into())]
         }
         Ok(maps) => {
-            let library = (!maps.contains(LIBRARY_FILE)).then(|| without_library(&process.join("exe")));
+            let library = if maps.contains(MAPPED_AS) { None } else { without_library(&process) };
             let names = maps.lines().filter_map(|line| line.split_whitespace().nth(5).map(str::to_owned));
             let files = descriptors(&process).map(|(number, name)| (format!("descriptor {number}, {name}"), name));
             let mappings = names.map(|name| (format!("mapping of {name}"), name));
@@ -81,16 +92,28 @@ fn trouble(name: &str) -> Option<&'static str> {
     KINDS.iter().find(|(kind, _)| name.starts_with(kind)).map(|(_, reason)| *reason)
 }
 
-/// Why the library is not in a program.
-fn without_library(exe: &Path) -> String {
-    let set_id = fs::metadata(exe).is_ok_and(|about| about.mode() & (libc::S_ISUID | libc::S_ISGID) != 0);
-    match File::open(exe).and_then(|mut file| names_loader(&mut file)) {
-        _ if set_id => "it is setuid, and the kernel drops preloaded libraries: run a copy that you own".into(),
-        Ok(false) => {
-            "it is statically linked, and the library that parks threads is preloaded: link it dynamically".into()
-        }
-        _ => format!("it has not loaded {LIBRARY_FILE}: something has cleaned LD_PRELOAD out of its environment"),
+/// Why the library is not in a process; `None` when its loader may be about to load it.
+fn without_library(process: &Path) -> Option<String> {
+    let exe = process.join("exe");
+    if fs::metadata(&exe).is_ok_and(|about| about.mode() & (libc::S_ISUID | libc::S_ISGID) != 0) {
+        return Some("it is setuid, and the kernel drops preloaded libraries: run a copy that you own".into());
     }
+    if let Ok(false) = File::open(&exe).and_then(|mut file| names_loader(&mut file)) {
+        let reason = "it is statically linked, and the library that parks threads is preloaded: link it dynamically";
+        return Some(reason.into());
+    }
+    let environment = fs::read(process.join("environ")).unwrap_or_default();
+    // The kernel gives a new program its environment a moment after its memory: an empty one may mean that.
+    (!environment.is_empty() && !asks_for_library(&environment))
+        .then(|| format!("it has not loaded {LIBRARY_FILE}: something has cleaned LD_PRELOAD out of its environment"))
+}
+
+/// Whether an environment makes the loader load the library.
+fn asks_for_library(environment: &[u8]) -> bool {
+    environment.split(|byte| *byte == 0).any(|variable| {
+        let value = variable.strip_prefix(b"LD_PRELOAD=").unwrap_or_default();
+        value.windows(LIBRARY_FILE.len()).any(|it| it == LIBRARY_FILE.as_bytes())
+    })
 }
 
 /// Whether an ELF program asks for the dynamic loader.
@@ -146,6 +169,14 @@ mod tests {
             assert!(names_loader(&mut Cursor::new(&whole[..cut])).is_err(), "{cut}");
         }
         assert!(names_loader(&mut Cursor::new(b"#!/bin/sh\n".repeat(20))).is_err());
+    }
+
+    #[test]
+    fn environments() {
+        assert!(asks_for_library(b"A=1\0LD_PRELOAD=/tmp/x/libckpt_hijack.so:/usr/lib/other.so\0B=2\0"));
+        for text in ["", "A=1\0", "LD_PRELOAD=\0", "OLD_LD_PRELOAD=/tmp/libckpt_hijack.so\0"] {
+            assert!(!asks_for_library(text.as_bytes()), "{text}");
+        }
     }
 
     #[test]

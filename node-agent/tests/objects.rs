@@ -108,7 +108,7 @@ fn snapshot(pids: [u32; 2], ahead: bool, files_first: bool) -> Outcome<Snapshot>
     let mut processes = Vec::new();
     for pid in pids {
         let facts = NO_FACTS;
-        let source = snapshot::Source { host_pid: pid, pid, facts, pending: vec![], threads: vec![] };
+        let source = snapshot::Source { host_pid: pid, pid, stopped: false, facts, pending: vec![], threads: vec![] };
         processes.push(snapshot::process(&source, &mut objects)?);
     }
     let captured = early.map_or_else(|| capture(&mut objects), Ok)?;
@@ -122,6 +122,7 @@ fn snapshot(pids: [u32; 2], ahead: bool, files_first: bool) -> Outcome<Snapshot>
         let (file, base) = match &source.bytes {
             Bytes::File(file) => (file.try_clone()?, 0),
             Bytes::Memory { pid, base } => (File::open(format!("/proc/{pid}/mem"))?, *base),
+            Bytes::Held(_) => panic!("{source:?} is a copy"),
         };
         for stretch in &source.stretches {
             for offset in (stretch.start..stretch.end).step_by(PAGE) {

@@ -121,7 +121,7 @@ fn source(segment: &Segment, pid: u32) -> Source {
     let state = |tid: u32| -> ThreadState { slot(segment, tid).map_or(ThreadState::default(), |it| it.thread) };
     let threads = tasks(pid).into_iter().map(|tid| SourceThread { host_tid: tid, state: state(tid), pending: vec![] });
     let facts = slot(segment, pid).expect("the leader's slot").process;
-    Source { host_pid: pid, pid, facts, pending: vec![], threads: threads.collect() }
+    Source { host_pid: pid, pid, stopped: false, facts, pending: vec![], threads: threads.collect() }
 }
 
 /// All private memory with contents, as it is, and what is stored of objects.
@@ -131,6 +131,7 @@ fn pages(model: &NodeModel, objects: &Objects) -> Outcome<Vec<(Owner, u64, Vec<u
         let (file, base) = match source.bytes {
             Bytes::File(file) => (file, 0),
             Bytes::Memory { pid, base } => (File::open(format!("/proc/{pid}/mem"))?, base),
+            Bytes::Held(_) => return Err("nothing has been copied yet".into()),
         };
         for stretch in source.stretches {
             let mut bytes = vec![0; (stretch.end - stretch.start) as usize];

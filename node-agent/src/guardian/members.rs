@@ -1,7 +1,7 @@
 //! Who is in a job, from /proc: descendants of its guardian; when that is dead, those that carry the job's folder in
 //! their environment, and their descendants.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -37,6 +37,16 @@ pub fn of_folder(folder: &Path, except: u32) -> BTreeSet<u32> {
         .collect();
     let mut found = below(&entries, marked.clone(), Some(except));
     found.extend(marked);
+    found
+}
+
+/// Children of every process, zombies too.
+#[must_use]
+pub fn children() -> BTreeMap<u32, Vec<u32>> {
+    let mut found: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    for entry in all() {
+        found.entry(entry.parent).or_default().push(entry.pid);
+    }
     found
 }
 

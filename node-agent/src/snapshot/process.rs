@@ -16,6 +16,8 @@ pub struct Source {
     pub host_pid: u32,
     /// Pid in the job's.
     pub pid: Pid,
+    /// Job control had stopped it.
+    pub stopped: bool,
     /// From one of its threads.
     pub facts: ProcessFacts,
     /// siginfo_t of signals that wait for the process.
@@ -74,7 +76,7 @@ pub fn process(source: &Source, objects: &mut dyn MappedObjects) -> Result<Proce
         pgid: parent.1,
         sid: parent.2,
         zombie: None,
-        stopped: false,
+        stopped: source.stopped,
         comm: read_text(host, pid, "comm")?.trim_end_matches('\n').into(),
         exe: exe(host, pid)?,
         cwd: link(host, pid, "cwd")?,
