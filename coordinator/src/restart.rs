@@ -146,7 +146,9 @@ impl NextLife for Comeback {
         plan.policy = self.policy;
         let begun = restart::begin(&plan)?;
         if begun.degraded() {
-            eprintln!("{TOOL}: /proc cannot be mounted here: the job sees this machine's, with other pids than its own");
+            eprintln!(
+                "{TOOL}: /proc cannot be mounted here: the job sees this machine's, with other pids than its own"
+            );
         }
         let Begun { init, root, .. } = begun;
         let _ = self.begun.set(begun);
