@@ -20,6 +20,7 @@ mod folder;
 mod generation;
 mod hold;
 mod known;
+mod pagemap;
 pub mod pages;
 mod read;
 mod source;

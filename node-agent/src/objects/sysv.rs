@@ -69,7 +69,7 @@ fn read_inside(host_pid: u32) -> io::Result<String> {
     let child = match unsafe { libc::fork() } {
         -1 => return Err(io::Error::last_os_error()),
         // SAFETY: this is the child.
-        0 => unsafe { copy_table(user.map(|it| it.as_raw_fd()), ipc.as_raw_fd(), input.as_raw_fd()) },
+        0 => unsafe { copy_table(user.as_ref().map(AsRawFd::as_raw_fd), ipc.as_raw_fd(), input.as_raw_fd()) },
         child => child,
     };
     drop(input);

@@ -30,7 +30,13 @@ pub fn make(model: &NodeModel, base: RawFd, board: Board) -> Result<Objects, Res
     let mut made = Objects::default();
     for (index, object) in model.objects.iter().enumerate() {
         let name = name(index, object);
-        let (descriptor, address) = make_one(object, base).map_err(RestartError::system("make", name))?;
+        let (descriptor, address) = make_one(object, base).map_err(RestartError::system("make", &name))?;
+        // Stand-ins live as long as the job: a mapping of theirs would keep memory that the job has given up, attach a
+        // segment that is to go with its last user, and stand in the way of a seal.
+        if address != 0 {
+            let alone = sys::keep_from_children(address, object.size as usize);
+            alone.map_err(RestartError::system("keep from the job's stand-ins", name))?;
+        }
         made.descriptors.push(descriptor);
         made.addresses.push(address);
         board.object(index).store(address, Ordering::Release);

@@ -109,6 +109,12 @@ pub fn unmap(address: u64, length: usize) -> io::Result<()> {
     check(unsafe { libc::munmap(address as *mut _, length) }.into()).map(drop)
 }
 
+/// madvise(MADV_DONTFORK): children will not have this mapping.
+pub fn keep_from_children(address: u64, length: usize) -> io::Result<()> {
+    // SAFETY: the callers pass what `map` or `shm_attach` gave them; nothing changes for this process.
+    check(unsafe { libc::madvise(address as *mut _, length, libc::MADV_DONTFORK) }.into()).map(drop)
+}
+
 /// Anonymous memory at exactly `address`, readable and writable, holding `bytes` from its head on.
 pub fn map_at(address: u64, length: usize, bytes: &[u8]) -> io::Result<()> {
     assert!(bytes.len() <= length);
