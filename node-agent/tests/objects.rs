@@ -40,7 +40,6 @@ const NO_FACTS: ProcessFacts = ProcessFacts {
     xcomp_permitted: 0,
     timers_len: 0,
     timers: [[0; 5]; 16],
-    scratch: [0; 8],
 };
 
 /// The program with its two processes, and what it said of itself.
