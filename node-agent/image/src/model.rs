@@ -340,6 +340,12 @@ pub enum ObjectKind {
         #[allow(missing_docs)]
         file: FileIdentity,
     },
+    /// A small file that the job has open in a folder for temporary files: comes back with its contents where it is gone (a
+    /// launcher that aborts clears its session's folder away), and is left alone where it is there.
+    Spare {
+        #[allow(missing_docs)]
+        file: FileIdentity,
+    },
     /// A deleted file: its last path.
     Deleted {
         #[allow(missing_docs)]
