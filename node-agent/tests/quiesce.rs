@@ -26,6 +26,9 @@ use node_agent::tasks::{Job, Lister, TaskStatus};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
+/// What is tried, in a folder.
+type Scenario = fn(&Path) -> Outcome<()>;
+
 const USER: u32 = 47003;
 const FOLDER: &str = "SLACKWATER_TEST_FOLDER";
 const NAMESPACE: &str = "SLACKWATER_TEST_NAMESPACE";
@@ -49,7 +52,7 @@ fn main() -> Outcome<()> {
     let users: &[Option<u32>] = if as_root { &[None, Some(USER)] } else { &[None] };
     for user in users {
         let mut command = Command::new(std::env::current_exe()?);
-        command.env(FOLDER, folder.path());
+        command.env(FOLDER, folder.path()).args(std::env::args().skip(1));
         if let Some(user) = user {
             command.uid(*user).gid(*user);
         }
@@ -100,7 +103,7 @@ fn compile(folder: &Path) -> Outcome<()> {
 
 fn scenarios(folder: &Path) -> Outcome<()> {
     nix::sys::prctl::set_child_subreaper(true)?;
-    let scenarios: [(&str, fn(&Path) -> Outcome<()>); 12] = [
+    let scenarios: [(&str, Scenario); 12] = [
         ("a hundred parks of five threads", a_hundred_parks),
         ("threads come and go", |folder| while_it_changes(folder, "churn")),
         ("processes come and go", |folder| while_it_changes(folder, "forks")),
@@ -114,7 +117,8 @@ fn scenarios(folder: &Path) -> Outcome<()> {
         ("a debugger", a_debugger),
         ("another pid namespace", another_pid_namespace),
     ];
-    for (name, scenario) in scenarios {
+    let only = std::env::args().nth(1).unwrap_or_default();
+    for (name, scenario) in scenarios.into_iter().filter(|(name, _)| name.contains(&only)) {
         let start = Instant::now();
         scenario(folder).map_err(|error| format!("{name}: {error}"))?;
         println!("  {name}: {} ms", start.elapsed().as_millis());
@@ -163,7 +167,15 @@ impl Program {
     fn until(&self, what: &str, mut done: impl FnMut() -> bool) {
         let start = Instant::now();
         while !done() {
-            assert!(start.elapsed() < DEADLINE, "still waiting: {what}");
+            if start.elapsed() > DEADLINE {
+                let pid = self.child.id();
+                let syscall = fs::read_to_string(format!("/proc/{pid}/syscall"));
+                panic!(
+                    "still waiting: {what}; {:?} {syscall:?} {:?}",
+                    TaskStatus::read(pid, pid),
+                    node_agent::guardian::members::zombie_status(pid)
+                );
+            }
             std::thread::sleep(Duration::from_micros(200));
         }
     }
@@ -209,7 +221,9 @@ impl Drop for Program {
         let everybody = Job { root: Root::Child(0), ..self.job };
         let mut left = everybody.pids();
         while !left.is_empty() {
-            left.iter().for_each(|pid| drop(kill(Pid::from_raw(*pid as i32), Signal::SIGKILL)));
+            for pid in &left {
+                let _ = kill(Pid::from_raw(*pid as i32), Signal::SIGKILL);
+            }
             while waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)).is_ok_and(|it| it.pid().is_some()) {}
             left = everybody.pids();
         }
