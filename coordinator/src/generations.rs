@@ -4,13 +4,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use node_agent::memory::{self, ImageError};
 use node_agent_image::model::NodeModel;
+use node_agent_image::names;
 use thiserror::Error;
-
-const NAME: &str = "gen-";
-const UNFINISHED: &str = ".part";
-/// The file that is written last; its time is the commit's.
-const MANIFEST: &str = "manifest";
 
 /// Why there is no generation to look at.
 #[derive(Debug, Error)]
@@ -39,12 +36,9 @@ pub enum GenerationError {
         #[allow(missing_docs)]
         there: Vec<u64>,
     },
-    /// The format's reader is not there yet.
-    #[error("{path}: this build does not read generations")]
-    NotBuilt {
-        #[allow(missing_docs)]
-        path: PathBuf,
-    },
+    /// A file of it is damaged, or not ours.
+    #[error(transparent)]
+    Image(#[from] ImageError),
 }
 
 /// A committed generation.
@@ -67,9 +61,9 @@ pub fn list(tool: &str, dir: &Path) -> Result<Vec<Generation>, GenerationError> 
     let mut found = Vec::new();
     for entry in entries {
         let name = entry.map_err(unreadable)?.file_name().to_string_lossy().into_owned();
-        match number_of(&name) {
+        match names::generation_of(&name) {
             Some(number) => found.push(Generation { number, path: absolute.join(&name) }),
-            None if name.starts_with('.') && name.ends_with(UNFINISHED) => {
+            None if names::is_unfinished(&name) => {
                 eprintln!("{tool}: {}: not finished, passed over", dir.join(name).display());
             }
             None => {}
@@ -97,7 +91,7 @@ impl Generation {
     /// When it was committed, ns since 1970.
     pub fn committed_ns(&self) -> u64 {
         use std::os::unix::fs::MetadataExt;
-        let about = fs::metadata(self.path.join(MANIFEST)).or_else(|_| fs::metadata(&self.path));
+        let about = fs::metadata(self.path.join(names::MANIFEST)).or_else(|_| fs::metadata(&self.path));
         about.map_or(0, |it| (it.mtime() * 1_000_000_000 + it.mtime_nsec()).max(0) as u64)
     }
 
@@ -107,26 +101,26 @@ impl Generation {
         files.filter_map(|file| file.metadata().ok()).map(|about| about.len()).sum()
     }
 
+    /// Opens it: the model is read and checked, the contents are not.
+    ///
+    /// # Errors
+    /// When a file is damaged or missing.
+    pub fn open(&self) -> Result<memory::Generation, GenerationError> {
+        Ok(memory::Generation::open(&self.path)?)
+    }
+
     /// What is remembered of its node.
     ///
     /// # Errors
     /// When a file is damaged.
     pub fn model(&self) -> Result<NodeModel, GenerationError> {
-        Err(GenerationError::NotBuilt { path: self.path.clone() })
+        Ok(self.open()?.into_model())
     }
 
     /// Reads every byte back; a line for each damaged file, its path first.
-    ///
-    /// # Errors
-    /// When it cannot be read at all.
-    pub fn damage(&self) -> Result<Vec<String>, GenerationError> {
-        Err(GenerationError::NotBuilt { path: self.path.clone() })
+    pub fn damage(&self) -> Vec<String> {
+        memory::Generation::damage(&self.path)
     }
-}
-
-fn number_of(name: &str) -> Option<u64> {
-    let digits = name.strip_prefix(NAME)?;
-    if digits.bytes().all(|byte| byte.is_ascii_digit()) { digits.parse().ok() } else { None }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! `ckpt-restart`: a job's next life.
 
+use std::cell::OnceCell;
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,13 +9,17 @@ use clap::{Parser, ValueEnum};
 use node_agent::files::FilePolicy;
 use node_agent::guardian::{self, Life, Namespace, NextLife};
 use node_agent::job::{self, JobRecord};
-use node_agent_image::model::{JobModel, NodeModel};
+use node_agent::memory;
+use node_agent::restart::{self, Begun, RestartPlan};
+use node_agent_image::model::JobModel;
 
 use crate::generations::{self, Generation};
 use crate::{Failure, install, run, time};
 
 /// The name that this goes by.
 pub const TOOL: &str = "ckpt-restart";
+/// The program that new processes jump into.
+const RESTORER: &str = "ckpt-restorer";
 
 /// Restart a job from a generation that was committed.
 ///
@@ -67,22 +72,29 @@ pub fn main() -> Result<ExitCode, Failure> {
 }
 
 fn restart(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
-    let generation = generations::find(TOOL, &options.dir, options.generation)?;
-    let model = generation.model().map_err(|error| with_others(error.into(), options, &generation))?;
-    let record = record(options, &generation, &model.job)?;
+    let found = generations::find(TOOL, &options.dir, options.generation)?;
+    // Every byte is read before anything is touched: a file that is cut back is not for nothing.
+    let damage = found.damage();
+    if !damage.is_empty() {
+        return Err(with_others(damage.join("\n").into(), options, &found));
+    }
+    let generation = found.open().map_err(|error| with_others(error.into(), options, &found))?;
+    let record = record(options, &found, &generation.model().job)?;
     let library = install::find(run::LIBRARY)?;
+    let restorer = install::find(RESTORER)?;
     let policy = match options.files {
         Files::Cut => FilePolicy::Cut,
         Files::Keep => FilePolicy::Keep,
     };
-    let code = guardian::restart(TOOL, record, &Comeback { model, policy }, &library)?;
+    let comeback = Comeback { generation, policy, restorer, library: library.clone(), begun: OnceCell::new() };
+    let code = guardian::restart(TOOL, record, &comeback, &library)?;
     Ok(ExitCode::from(code as u8))
 }
 
 /// A damaged generation is not the end where there is an older one. It is not taken unasked: hours may lie between them.
 fn with_others(error: Box<dyn Error>, options: &Options, damaged: &Generation) -> Box<dyn Error> {
     let others = generations::list(TOOL, &options.dir).unwrap_or_default();
-    match others.iter().rev().find(|it| it.number != damaged.number && it.model().is_ok()) {
+    match others.iter().rev().find(|it| it.number != damaged.number && it.damage().is_empty()) {
         Some(good) => {
             let (number, dir) = (good.number, options.dir.display());
             format!("{error}\n\ngeneration {number} is good: {TOOL} --generation {number} {dir}").into()
@@ -111,28 +123,46 @@ fn record(options: &Options, generation: &Generation, job: &JobModel) -> std::io
 
 /// What the guardian calls when all is ready for the job's processes.
 struct Comeback {
-    model: NodeModel,
+    generation: memory::Generation,
     policy: FilePolicy,
+    restorer: PathBuf,
+    library: PathBuf,
+    /// Set before the agent is forked, so that both have it.
+    begun: OnceCell<Begun>,
 }
 
 impl NextLife for Comeback {
     fn epoch(&self) -> u32 {
-        self.model.epoch
+        self.generation.model().epoch
     }
 
     fn ranks(&self) -> Vec<u32> {
-        self.model.job.ranks.clone()
+        self.generation.model().job.ranks.clone()
     }
 
-    fn begin(&self, _life: &Life) -> Result<Namespace, Box<dyn Error>> {
-        Err(format!("this build does not restart jobs (files: {:?})", self.policy).into())
+    fn begin(&self, life: &Life) -> Result<Namespace, Box<dyn Error>> {
+        let segment = life.control.number();
+        let mut plan = RestartPlan::new(self.generation.model(), &self.restorer, &self.library, segment)?;
+        plan.policy = self.policy;
+        let begun = restart::begin(&plan)?;
+        if begun.degraded() {
+            eprintln!(
+                "{TOOL}: /proc cannot be mounted here: the job sees this machine's, with other pids than its own"
+            );
+        }
+        let Begun { init, root, .. } = begun;
+        let _ = self.begun.set(begun);
+        Ok(Namespace { init, root })
     }
 
-    fn complete(&self, _life: &Life) -> Result<(), Box<dyn Error>> {
+    fn complete(&self, life: &Life) -> Result<(), Box<dyn Error>> {
+        let begun = self.begun.get().ok_or("the job's processes were not made")?;
+        let fill = |targets: &restart::Targets| self.generation.fill(targets).map_err(Into::into);
+        restart::complete(begun, self.generation.model(), life.control.segment(), fill)?;
         Ok(())
     }
 
     fn root_status(&self) -> Option<i32> {
-        None
+        self.begun.get().and_then(Begun::root_status)
     }
 }

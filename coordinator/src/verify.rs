@@ -29,7 +29,7 @@ pub fn verify(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     }
     let mut good = true;
     for generation in chosen {
-        let damage = generation.damage()?;
+        let damage = generation.damage();
         good &= damage.is_empty();
         match damage.is_empty() {
             true => println!("generation {}: good", generation.number),

@@ -19,6 +19,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::unistd::{AccessFlags, access};
 use thiserror::Error;
 
 use crate::files::Ledger;
@@ -70,6 +71,14 @@ pub enum LaunchError {
         #[allow(missing_docs)]
         name: String,
     },
+    /// Generations cannot be written there: better known now than after the first hours.
+    #[error("cannot write generations to {dir}: {source}: choose another --dir")]
+    Dir {
+        #[allow(missing_docs)]
+        dir: PathBuf,
+        #[allow(missing_docs)]
+        source: io::Error,
+    },
 }
 
 impl LaunchError {
@@ -84,6 +93,7 @@ impl LaunchError {
 /// When it cannot be started.
 pub fn run(tool: &'static str, record: JobRecord, command: &[OsString], library: &Path) -> Result<i32, LaunchError> {
     refuse_shared_dir(&record)?;
+    refuse_unwritable_dir(&record.dir)?;
     let mask = sys::block_signals();
     let control = Control::create().map_err(LaunchError::io("make the control segment"))?;
     let mut life = prepare(tool, record, library, control)?;
@@ -155,6 +165,16 @@ fn refuse_shared_dir(record: &JobRecord) -> Result<(), LaunchError> {
         }
         None => Ok(()),
     }
+}
+
+/// Looks at the folder for generations, or at the nearest one above it that is there: it is made by the first checkpoint.
+fn refuse_unwritable_dir(dir: &Path) -> Result<(), LaunchError> {
+    let nearest = dir.ancestors().find(|it| it.exists()).unwrap_or(dir);
+    let refuse = |source: io::Error| LaunchError::Dir { dir: dir.to_path_buf(), source };
+    if !nearest.is_dir() {
+        return Err(refuse(io::ErrorKind::NotADirectory.into()));
+    }
+    access(nearest, AccessFlags::W_OK | AccessFlags::X_OK).map_err(|errno| refuse(errno.into()))
 }
 
 /// Guards a life that has begun until it ends; its exit code.

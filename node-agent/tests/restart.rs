@@ -15,11 +15,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use hijack_abi::{ProcessFacts, Segment, Slot, ThreadState, slot_index, state};
-use node_agent::files::{self, FileObjects, Ledger, ProcessRef};
+use node_agent::files::{self, Ledger, ProcessRef};
+use node_agent::memory::{Bytes, Owner};
+use node_agent::objects::Objects;
 use node_agent::restart::{RestartPlan, Targets, begin, complete};
-use node_agent::snapshot::{self, MappedObjects, Source, SourceThread};
-use node_agent_image::model::{Backing, JobModel, NodeModel, ObjectIndex, ObjectKind, Outsider};
-use node_agent_proc::maps::Area;
+use node_agent::snapshot::{self, Source, SourceThread};
+use node_agent_image::model::{Backing, JobModel, NodeModel, Outsider};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -80,24 +81,6 @@ fn compile(folder: &Path) -> Outcome<()> {
     Ok(())
 }
 
-struct NoObjects;
-
-impl MappedObjects for NoObjects {
-    fn mapped(&mut self, _: u32, area: &Area) -> io::Result<ObjectIndex> {
-        Err(io::Error::other(format!("{area:?} is shared")))
-    }
-}
-
-impl FileObjects for NoObjects {
-    fn find(&self, _: u64, _: u64) -> Option<ObjectIndex> {
-        None
-    }
-
-    fn add_file(&mut self, _: OwnedFd, kind: ObjectKind) -> io::Result<ObjectIndex> {
-        Err(io::Error::other(format!("{kind:?}")))
-    }
-}
-
 fn new_segment() -> Outcome<(OwnedFd, &'static Segment)> {
     // SAFETY: a new descriptor and a new mapping of it, all zero, which is valid for a segment of atomics; never unmapped.
     unsafe {
@@ -141,16 +124,28 @@ fn source(segment: &Segment, pid: u32) -> Source {
     Source { host_pid: pid, pid, stopped: false, facts, pending: vec![], threads: threads.collect() }
 }
 
-/// All private memory with contents, as it is.
-fn pages(model: &NodeModel) -> Outcome<Vec<(usize, u64, Vec<u8>)>> {
+/// All private memory with contents, as it is, and what is stored of objects.
+fn pages(model: &NodeModel, objects: &Objects) -> Outcome<Vec<(Owner, u64, Vec<u8>)>> {
     let mut pages = Vec::new();
+    for source in objects.sources()? {
+        let (file, base) = match source.bytes {
+            Bytes::File(file) => (file, 0),
+            Bytes::Memory { pid, base } => (File::open(format!("/proc/{pid}/mem"))?, base),
+            Bytes::Held(_) => return Err("nothing has been copied yet".into()),
+        };
+        for stretch in source.stretches {
+            let mut bytes = vec![0; (stretch.end - stretch.start) as usize];
+            file.read_exact_at(&mut bytes, base.wrapping_add(stretch.start))?;
+            pages.push((source.owner, stretch.start, bytes));
+        }
+    }
     for (index, process) in model.processes.iter().enumerate() {
         let memory = File::open(format!("/proc/{}/mem", process.pid))?;
         for vma in &process.memory.vmas {
-            if vma.protection != 0 && !matches!(vma.backing, Backing::Vdso(_)) {
+            if vma.protection != 0 && !vma.shared && !matches!(vma.backing, Backing::Vdso(_)) {
                 let mut bytes = vec![0; (vma.end - vma.start) as usize];
                 if memory.read_exact_at(&mut bytes, vma.start).is_ok() {
-                    pages.push((index, vma.start, bytes));
+                    pages.push((Owner::Process(index), vma.start, bytes));
                 }
             }
         }
@@ -182,7 +177,9 @@ fn scenario(folder: &Path) -> Outcome<()> {
     let (file, segment) = new_segment()?;
     segment.epoch.store(5, Ordering::Release);
     let job = folder.join(format!("job-{}", std::process::id()));
+    let files = folder.join(format!("files-{}", std::process::id()));
     fs::create_dir(&job)?;
+    fs::create_dir(&files)?;
     let link = job.join("segment");
     symlink(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()), &link)?;
     let mut command = Command::new(folder.join("parks_itself"));
@@ -194,7 +191,8 @@ fn scenario(folder: &Path) -> Outcome<()> {
             Ok(())
         });
     }
-    let mut root = command.env("SLACKWATER_JOB", &job).stdin(Stdio::null()).current_dir(folder).spawn()?;
+    command.env("SLACKWATER_JOB", &job).env("SLACKWATER_TEST_FILES", &files);
+    let mut root = command.stdin(Stdio::null()).current_dir(folder).spawn()?;
     let children = format!("/proc/{0}/task/{0}/children", root.id());
     let mut child = 0;
     until("a child", || {
@@ -203,27 +201,35 @@ fn scenario(folder: &Path) -> Outcome<()> {
         child != 0
     });
     let sources = [source(segment, root.id()), source(segment, child)];
-    let model = model(&sources, &job)?;
-    let pages = pages(&model)?;
+    let (model, objects) = model(&sources, &job)?;
+    let pages = pages(&model, &objects)?;
+    drop(objects);
     let before = [maps(root.id())?, maps(child)?];
     for pid in [child, root.id()] {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::SIGKILL)?;
     }
     root.wait()?;
     nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(child as i32), None)?;
+    // One name is free, what the other leads to is no longer what it was.
+    fs::remove_file(format!("/dev/shm/slackwater-test-{}", root.id()))?;
+    fs::write(files.join("store"), [0xee; 1 << 16])?;
     restart(&model, &pages, &before)?;
     fs::remove_dir_all(&job)?;
+    fs::remove_dir_all(&files)?;
     Ok(())
 }
 
-fn model(sources: &[Source], job: &Path) -> Outcome<NodeModel> {
+fn model(sources: &[Source], job: &Path) -> Outcome<(NodeModel, Objects)> {
     let refs: Vec<ProcessRef> = sources.iter().map(|it| ProcessRef { host_pid: it.host_pid, pid: it.pid }).collect();
-    let captured = files::capture(&refs, std::process::id(), &mut NoObjects, &Ledger::create()?)?;
+    let pids: Vec<u32> = sources.iter().map(|it| it.host_pid).collect();
+    let mut objects = Objects::new(&pids, None)?;
     let mut processes = Vec::new();
-    for (source, descriptors) in sources.iter().zip(captured.descriptors) {
-        let mut process = snapshot::process(source, &mut NoObjects)?;
+    for source in sources {
+        processes.push(snapshot::process(source, &mut objects)?);
+    }
+    let captured = files::capture(&refs, std::process::id(), &mut objects, &Ledger::create()?)?;
+    for (process, descriptors) in processes.iter_mut().zip(captured.descriptors) {
         process.descriptors = descriptors;
-        processes.push(process);
     }
     let (sid, pgid) = (processes[0].sid, processes[0].pgid);
     let guardian = Outsider { pid: std::process::id(), sid, pgid, guardian: true };
@@ -233,7 +239,7 @@ fn model(sources: &[Source], job: &Path) -> Outcome<NodeModel> {
             outsiders.push(Outsider { pid, sid, pgid: pid, guardian: false });
         }
     }
-    Ok(NodeModel {
+    let model = NodeModel {
         abi_version: hijack_abi::VERSION,
         epoch: 5,
         machine: snapshot::machine(sources[0].host_pid),
@@ -241,11 +247,12 @@ fn model(sources: &[Source], job: &Path) -> Outcome<NodeModel> {
         processes,
         outsiders,
         files: captured.files,
-        objects: vec![],
-    })
+        objects: objects.objects(),
+    };
+    Ok((model, objects))
 }
 
-fn restart(model: &NodeModel, pages: &[(usize, u64, Vec<u8>)], before: &[Layout]) -> Outcome<()> {
+fn restart(model: &NodeModel, pages: &[(Owner, u64, Vec<u8>)], before: &[Layout]) -> Outcome<()> {
     let (file, segment) = new_segment()?;
     let (mut output, input) = io::pipe()?;
     let mut plan = RestartPlan::new(model, &restorer()?, Path::new("/nonexistent"), file.as_raw_fd())?;
@@ -254,10 +261,13 @@ fn restart(model: &NodeModel, pages: &[(usize, u64, Vec<u8>)], before: &[Layout]
     drop(input);
     let mut after = Vec::new();
     let done = complete(&begun, model, segment, |targets: &Targets| {
-        for (index, address, bytes) in pages {
-            let host = targets.processes[*index].ok_or("no such process")?;
+        for (owner, address, bytes) in pages {
+            let (host, base) = match *owner {
+                Owner::Process(index) => (targets.processes[index].ok_or("no such process")?, 0),
+                Owner::Object(index) => (targets.builder, targets.objects[index]),
+            };
             let memory = fs::OpenOptions::new().write(true).open(format!("/proc/{host}/mem"))?;
-            memory.write_all_at(bytes, *address)?;
+            memory.write_all_at(bytes, base + *address)?;
         }
         for host in targets.processes.iter().flatten() {
             after.push(maps(*host).map_err(|error| error.to_string())?);

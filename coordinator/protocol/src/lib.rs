@@ -1,4 +1,5 @@
 //! What `ckpt` and an agent say to each other, and the phases of a checkpoint with their deadlines. Pure: no IO, no clock.
+#![forbid(unsafe_code)]
 
 mod messages;
 mod phase;

@@ -50,6 +50,9 @@ fn timerfd(
         sys::set_timerfd(timer.as_raw_fd(), settime_flags as i32, realtime_ns.saturating_add(value_ns), interval_ns)?;
     } else if value_ns > 0 {
         sys::set_timerfd(timer.as_raw_fd(), 0, value_ns, interval_ns)?;
+    } else if ticks > 0 && interval_ns > 0 {
+        // It has fired; the kernel arms it again only when it is read, which nobody has done.
+        sys::set_timerfd(timer.as_raw_fd(), 0, interval_ns, interval_ns)?;
     }
     if ticks > 0 {
         sys::set_ticks(timer.as_raw_fd(), ticks)?;

@@ -118,6 +118,12 @@ impl Control {
         }
     }
 
+    /// Twins need not live any longer.
+    pub fn end_twins(&self) {
+        self.segment.twins_gone.store(self.segment.epoch.load(Ordering::Acquire), Ordering::Release);
+        wake(&self.segment.twins_gone);
+    }
+
     /// Lets every parked thread go, whatever an agent that is gone had in mind with it.
     pub fn free_everybody(&self) {
         let segment = self.segment;
@@ -125,8 +131,7 @@ impl Control {
         let _ = segment.capture.compare_exchange(open, void, Ordering::AcqRel, Ordering::Acquire);
         let epoch = segment.epoch.load(Ordering::Acquire);
         segment.gate.store(epoch, Ordering::Release);
-        segment.twins_gone.store(epoch, Ordering::Release);
-        wake(&segment.twins_gone);
+        self.end_twins();
         if epoch == 0 {
             return; // nobody was ever parked, and looking at all slots would fill them with memory
         }

@@ -186,6 +186,8 @@ impl<'life> Guardian<'life> {
     pub(super) fn end(&mut self, status: i32) -> i32 {
         let _ = self.note_ranks();
         let lost = self.life.board.lost_rank();
+        // They are among the rest, and deaf to SIGTERM.
+        self.life.control.end_twins();
         let stubborn = ending::end_the_rest(self.agent);
         if !stubborn.is_empty() {
             self.say(&format!("these processes do not end, not even by SIGKILL: {stubborn:?}"));

@@ -96,11 +96,23 @@ pub fn dup_above(number: RawFd, least: RawFd) -> io::Result<RawFd> {
     check(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, least) }.into()).map(|it| it as RawFd)
 }
 
-/// mmap(2) where the kernel likes; never unmapped by Rust.
+/// mmap(2) where the kernel likes.
 pub fn map(length: usize, protection: i32, flags: i32, descriptor: RawFd) -> io::Result<u64> {
     // SAFETY: a new mapping that replaces none.
     let at = unsafe { libc::mmap(std::ptr::null_mut(), length, protection, flags, descriptor, 0) };
     if at == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(at as u64) }
+}
+
+/// Undoes [`map`]; no Rust value may live there.
+pub fn unmap(address: u64, length: usize) -> io::Result<()> {
+    // SAFETY: the callers pass what `map` gave them and have handed to no one in this process.
+    check(unsafe { libc::munmap(address as *mut _, length) }.into()).map(drop)
+}
+
+/// madvise(MADV_DONTFORK): children will not have this mapping.
+pub fn keep_from_children(address: u64, length: usize) -> io::Result<()> {
+    // SAFETY: the callers pass what `map` or `shm_attach` gave them; nothing changes for this process.
+    check(unsafe { libc::madvise(address as *mut _, length, libc::MADV_DONTFORK) }.into()).map(drop)
 }
 
 /// Anonymous memory at exactly `address`, readable and writable, holding `bytes` from its head on.

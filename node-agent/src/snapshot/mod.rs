@@ -4,13 +4,15 @@ use std::io;
 
 use thiserror::Error;
 
+mod flags;
 mod machine;
 mod memory;
 mod process;
 mod threads;
 
+pub use flags::{FlagsAhead, WHOLE, flags_now, settle};
 pub use machine::{Clocks, clocks, cpu_flags, machine};
-pub use memory::{MappedObjects, hash_file, identify};
+pub use memory::{MappedObjects, belongs_in_image, hash_file, identify};
 pub use process::{Source, SourceThread, process, zombie};
 
 /// Why a process cannot be saved. Nothing was changed.

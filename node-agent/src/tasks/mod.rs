@@ -15,8 +15,6 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use hijack_abi::PARK_SIGNAL;
-
 use crate::guardian::{Life, Root, members};
 
 mod status;
@@ -130,10 +128,8 @@ impl Lister {
             return *known;
         }
         let Some(status) = TaskStatus::read(pid, pid) else { return false };
-        let stands_in = status.blocked & ALL_SIGNALS == ALL_SIGNALS
-            && !status.catches(PARK_SIGNAL)
-            && self.program.is_some()
-            && identity(pid) == self.program;
+        let stands_in =
+            status.blocked & ALL_SIGNALS == ALL_SIGNALS && self.program.is_some() && identity(pid) == self.program;
         self.stand_ins.insert(pid, stands_in);
         stands_in
     }

@@ -30,7 +30,7 @@ enum {
     EPIPE_W, FIFO, NULLDEV, UNIX_A, UNIX_B, DGRAM_A, DGRAM_B, SEQ_A, SEQ_B, LISTEN_U, CLIENT_U, SERVER_U, WAITING_U,
     CLOSED_U, SCM_A, SCM_B, LISTEN_T, CLIENT_T, SERVER_T, WAITING_T, CLOSED_T, HALF_A, HALF_B, UDP, UDP_B, EVENT, SEMA,
     TIMER, FIRED, SIGNALS, WATCH, MASTER, SLAVE, EPOLL, LOOP_A, LOOP_B, LISTEN_6, CLIENT_6, SERVER_6, NETLINK, BIG_A,
-    BIG_B, SHM, PATHONLY, LAST
+    BIG_B, SHM, PATHONLY, PERIODIC, LAST
 };
 enum { LENT = 120, BIG = 3000000 };
 
@@ -144,6 +144,8 @@ static void hold(void) {
     struct itimerspec later = {.it_value = {1000, 0}, .it_interval = {5, 6}}; MUST(timerfd_settime(TIMER, 0, &later, 0));
     to(MUST(timerfd_create(CLOCK_MONOTONIC, 0)), FIRED);
     struct itimerspec soon = {.it_value = {0, 1}}; MUST(timerfd_settime(FIRED, 0, &soon, 0)); poll(&(struct pollfd){FIRED, POLLIN, 0}, 1, -1);
+    to(MUST(timerfd_create(CLOCK_MONOTONIC, 0)), PERIODIC);
+    struct itimerspec often = {.it_value = {0, 1}, .it_interval = {60, 0}}; MUST(timerfd_settime(PERIODIC, 0, &often, 0)); poll(&(struct pollfd){PERIODIC, POLLIN, 0}, 1, -1);
     sigset_t set; sigemptyset(&set); sigaddset(&set, SIGUSR1); to(MUST(signalfd(-1, &set, 0)), SIGNALS);
     to(MUST(inotify_init()), WATCH); MUST(inotify_add_watch(WATCH, in("rw"), IN_MODIFY)); MUST(inotify_rm_watch(WATCH, 1)); MUST(read(WATCH, path, sizeof path)); MUST(inotify_add_watch(WATCH, dir, IN_CREATE));
     to(MUST(posix_openpt(O_RDWR | O_NOCTTY)), MASTER); MUST(unlockpt(MASTER)); to(MUST(open(ptsname(MASTER), O_RDWR | O_NOCTTY)), SLAVE);
@@ -214,6 +216,7 @@ static void check_others(void) {
     CHECK(read(EVENT, &count, 8) == 8 && count == 42); CHECK(read(SEMA, &count, 8) == 8 && count == 1);
     CHECK(timerfd_gettime(TIMER, &left) == 0 && left.it_value.tv_sec > 900 && left.it_value.tv_sec <= 1000 && left.it_interval.tv_sec == 5);
     CHECK(read(FIRED, &count, 8) == 8 && count == 1);
+    CHECK(read(PERIODIC, &count, 8) == 8 && count >= 1); CHECK(timerfd_gettime(PERIODIC, &left) == 0 && left.it_value.tv_sec + left.it_value.tv_nsec > 0);
     sigset_t set; sigemptyset(&set); sigaddset(&set, SIGUSR1); sigprocmask(SIG_BLOCK, &set, 0); raise(SIGUSR1);
     struct signalfd_siginfo info; CHECK(read(SIGNALS, &info, sizeof info) == sizeof info && info.ssi_signo == SIGUSR1);
     close(MUST(open(in("new"), O_CREAT | O_RDWR, 0600))); CHECK(read(WATCH, buffer, 64) > 0 && ((struct inotify_event *)buffer)->wd == 2);

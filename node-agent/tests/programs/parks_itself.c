@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/shm.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <asm/prctl.h>
@@ -87,6 +88,56 @@ static void *work(void *number) {
     return (void *)(intptr_t)(before == (uint32_t)gettid() ? own + 1 : -1000);
 }
 
+// Memory that parent and child share; each marks a page of each that can be written to.
+enum { ANONYMOUS, SEGMENT, NAMED, UNLINKED, STORE, KINDS, PAGE = 4096, SEALS = F_SEAL_WRITE | F_SEAL_SHRINK };
+static char *shared[KINDS], *sealed;
+static int sealed_file, segment_id;
+
+static char *share_file(int file) {
+    if (file < 0 || ftruncate(file, 4 * PAGE)) exit(90);
+    return mmap(0, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+}
+
+static void share(void) {
+    char name[64];
+    shared[ANONYMOUS] = mmap(0, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    segment_id = shmget(IPC_PRIVATE, 4 * PAGE, IPC_CREAT | 0600);
+    shared[SEGMENT] = shmat(segment_id, 0, 0);
+    shmctl(segment_id, IPC_RMID, 0);
+    snprintf(name, sizeof name, "/slackwater-test-%d", getpid());
+    shared[NAMED] = share_file(shm_open(name, O_RDWR | O_CREAT, 0600));
+    snprintf(name, sizeof name, "/slackwater-test-%d-u", getpid());
+    shared[UNLINKED] = share_file(shm_open(name, O_RDWR | O_CREAT, 0600));
+    shm_unlink(name);
+    snprintf(name, sizeof name, "%s/store", getenv("SLACKWATER_TEST_FILES"));
+    shared[STORE] = share_file(open(name, O_RDWR | O_CREAT, 0600));
+    sealed_file = memfd_create("sealed", MFD_ALLOW_SEALING);
+    char *writable = share_file(sealed_file);
+    strcpy(writable, "sealed");
+    munmap(writable, 4 * PAGE);
+    fcntl(sealed_file, F_ADD_SEALS, SEALS);
+    snprintf(name, sizeof name, "/proc/self/fd/%d", sealed_file);
+    int reader = open(name, O_RDONLY);
+    sealed = mmap(0, 4 * PAGE, PROT_READ, MAP_SHARED, reader, 0);
+    close(reader);
+}
+
+static void mark(int page) {
+    for (int kind = 0; kind < KINDS; kind++) shared[kind][page * PAGE] = 'a' + kind;
+}
+
+// Pages 1 and 2 are the parent's and the child's, 3 is written in the next life, 0 never.
+static long lost(int last) {
+    long lost = 0;
+    for (int kind = 0; kind < KINDS; kind++)
+        for (int page = 0; page < 4; page++)
+            lost += shared[kind][page * PAGE] != (page > 0 && page <= last ? 'a' + kind : 0);
+    struct shmid_ds segment;
+    lost += shmctl(segment_id, IPC_STAT, &segment) != 0 || !(segment.shm_perm.mode & SHM_DEST);
+    lost += fcntl(sealed_file, F_GET_SEALS) != SEALS || strcmp(sealed, "sealed") || pwrite(sealed_file, "x", 1, 0) != -1;
+    return lost * 1000000;
+}
+
 int main(void) {
     char path[4096];
     snprintf(path, sizeof path, "%s/segment", getenv("SLACKWATER_JOB"));
@@ -94,14 +145,17 @@ int main(void) {
     segment = mmap(0, SEGMENT_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     close(file);
     signal(SIGUSR1, handler);
+    share();
     pid_t parent = getpid(), child = fork();
     if (child == 0) prctl(PR_SET_PDEATHSIG, SIGKILL);
     pthread_t threads[2];
     for (intptr_t at = 0; at < 2; at++) pthread_create(&threads[at], 0, work, (void *)(at + 1));
     char *memory = malloc(1 << 20);
     memset(memory, 42, 1 << 20);
+    mark(child ? 1 : 2);
     park();
-    long sum = 0;
+    long sum = child ? 0 : lost(2);
+    if (child == 0) mark(3);
     for (int at = 0; at < 2; at++) {
         void *result;
         pthread_join(threads[at], &result);
@@ -113,6 +167,7 @@ int main(void) {
     if (child == 0) return getppid() == parent && sum == 32 ? 5 : 6;
     int status;
     if (waitpid(child, &status, 0) != child || WEXITSTATUS(status) != 5) sum += 100000;
+    sum += lost(3);
     printf("%d %d %ld\n", getpid() == parent, getsid(0) > 0, sum);
     fflush(stdout);
     return 7;

@@ -1,0 +1,66 @@
+//! Signal 33: installed beside glibc, which uses it too, and held back where its default action would end a program.
+#![allow(unsafe_code)] // a signal handler and its restorer, glibc's handler called by its address
+
+use core::arch::naked_asm;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use hijack_abi::PARK_SIGNAL;
+
+use crate::call::{self, Action};
+use crate::park;
+
+const SA_SIGINFO: u64 = 4;
+const SA_RESTORER: u64 = 0x0400_0000;
+const SA_ONSTACK: u64 = 0x0800_0000;
+const SA_RESTART: u64 = 0x1000_0000;
+/// Bit of the signal in a kernel set.
+const BIT: u64 = 1 << (PARK_SIGNAL - 1);
+/// Actions that are no handlers: SIG_DFL, SIG_IGN.
+const IGNORE: u64 = 1;
+
+/// What glibc had installed: it sends itself this signal when a program with threads changes its user or group.
+static THEIRS: AtomicU64 = AtomicU64::new(0);
+
+/// Makes the handler ours, where it is not, and remembers whose it was. Cheap, and may be called at any time.
+pub fn install() {
+    let ours = park::entry as *const () as u64;
+    let [handler, ..] = call::action_of(PARK_SIGNAL);
+    if handler == ours {
+        return;
+    }
+    if handler > IGNORE {
+        THEIRS.store(handler, Ordering::Relaxed);
+    }
+    // Every signal waits while a thread is parked: none of the program's handlers may run there. Runtimes with small
+    // stacks of their own keep an alternate one for signals; see altstack.rs for those that are too small.
+    let flags = SA_SIGINFO | SA_RESTART | SA_RESTORER | SA_ONSTACK;
+    let action: Action = [ours, flags, restorer as *const () as u64, u64::MAX];
+    call::set_action(PARK_SIGNAL, &action);
+}
+
+/// Lets the signal through, whatever the program before this one (see exec) had set.
+pub fn unblock() {
+    call::set_mask(call::mask() & !BIT);
+}
+
+/// Hands a signal that this process has sent itself to glibc.
+///
+/// # Safety
+/// The arguments are those of the handler.
+pub unsafe fn chain(information: *const u32, context: *const u64) {
+    let theirs = THEIRS.load(Ordering::Relaxed);
+    if theirs > IGNORE {
+        // SAFETY: the address was that of a handler of this signal with SA_SIGINFO (glibc's sighandler_setxid), and libc
+        // is never unloaded; the arguments are the kernel's.
+        unsafe {
+            let handler: extern "C" fn(i32, *const u32, *const u64) = core::mem::transmute(theirs);
+            handler(PARK_SIGNAL, information, context);
+        }
+    }
+}
+
+/// Where the kernel returns to from a handler: rt_sigreturn(2) with the frame on top of the stack.
+#[unsafe(naked)]
+extern "C" fn restorer() {
+    naked_asm!("mov eax, 15", "syscall", "ud2")
+}
