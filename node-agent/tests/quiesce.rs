@@ -13,7 +13,7 @@ use std::process::{Child, Command};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use hijack_abi::{ProcessFacts, Segment, Slot, captured};
+use hijack_abi::{ProcessFacts, Segment, Slot, captured, command, state};
 use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
@@ -89,10 +89,20 @@ fn compile(folder: &Path) -> Outcome<()> {
         ("PENDING_THREAD_AT", offset_of!(Slot, pending_thread)),
         ("PENDING_PROCESS_AT", offset_of!(Slot, pending_process)),
     ];
+    let words = [
+        ("ASKED", state::ASKED),
+        ("PARKED", state::PARKED),
+        ("LEFT", state::LEFT),
+        ("RESUME", command::RESUME),
+        ("FACTS", command::FACTS),
+        ("TWIN", command::TWIN),
+        ("PENDING", command::PENDING),
+    ];
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs/parks.c");
     let mut gcc = Command::new("gcc");
     gcc.args(["-O2", "-Wall", "-pthread", "-o"]).arg(folder.join("parks")).arg(source);
     gcc.args(defines.map(|(name, value)| format!("-D{name}={value}")));
+    gcc.args(words.map(|(name, value)| format!("-D{name}={value}")));
     assert!(gcc.status()?.success(), "gcc");
     let lonely = folder.join("lonely.c");
     fs::write(&lonely, "#include <unistd.h>\nint main(void) { for (;;) pause(); }\n")?;

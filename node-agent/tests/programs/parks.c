@@ -17,7 +17,6 @@
 
 #define PARK 33
 #define MUST(it) do { if (!(it)) _exit(99); } while (0)
-enum { ASKED = 1, PARKED = 2, LEFT = 3, RESUME = 1, FACTS = 2, TWIN = 3, PENDING = 6 };
 
 static char *segment;
 static volatile uint64_t *counters;
