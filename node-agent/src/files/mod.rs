@@ -34,6 +34,7 @@ mod sys;
 mod sys_socket;
 mod table;
 mod tcp;
+mod typed;
 mod udp;
 mod unix;
 

@@ -122,7 +122,8 @@ fn open_pipe(files: &[OpenFile], ends: &[FileIndex], opened: &mut [Option<OwnedF
         }
     }
     let mut writer_free = reader.is_some();
-    for at in ends {
+    // Each description that reads has a copy of the same bytes.
+    if let Some(at) = ends.iter().find(|at| reads(files[**at].flags)) {
         fill(&files[*at], &writer).map_err(FilesError::restore("fill", &what))?;
     }
     for at in ends {

@@ -8,7 +8,7 @@ use node_agent_image::model::{FileIndex, FileKind, OpenFile};
 
 use super::snapshot::Capture;
 use super::table::{Description, Stat};
-use super::{FilesError, path, sys};
+use super::{FilesError, path, sys, typed};
 
 const PTMX: (u32, u32) = (5, 2);
 /// Majors of Unix98 slaves; each has 256 minors.
@@ -18,10 +18,13 @@ const SKIPPED_MAX: usize = 4096;
 /// More than a pty can hold (64 KiB in each direction, and a line discipline's 4 KiB).
 const CONTENTS_MAX: usize = 1 << 20;
 const READ_BYTES: usize = 4096;
-// struct termios2: c_iflag, c_oflag, c_cflag, c_lflag as u32.
-const C_IFLAG: usize = 0;
-const C_OFLAG: usize = 4;
-const C_LFLAG: usize = 12;
+/// The kernel hands bytes over to the other end in the background: room comes by itself where there was room.
+const ROOM_MS: i32 = 1000;
+// struct termios2: c_iflag, c_oflag, c_cflag, c_lflag as u32, c_line as u8, then the control characters.
+pub(super) const C_IFLAG: usize = 0;
+pub(super) const C_OFLAG: usize = 4;
+pub(super) const C_LFLAG: usize = 12;
+pub(super) const C_CC: usize = 17;
 
 /// Opened through /dev/ptmx.
 pub fn is_master(description: &Description) -> bool {
@@ -39,18 +42,20 @@ pub fn slave_index(description: &Description) -> Option<u32> {
 /// Either end. The slave of a terminal that is not the job's is a device.
 pub fn capture(capture: &mut Capture<'_>, index: FileIndex) -> Result<FileKind, FilesError> {
     let description = &capture.table.descriptions[index];
-    if let Some(number) = slave_index(description)
-        && !has_master(capture, number, description.stat.device)?
-    {
-        return Ok(FileKind::Device { path: description.link.clone() });
-    }
-    let master = is_master(description);
     let file = capture.table.open(index)?;
-    look(file.as_raw_fd(), master, slave_index(description)).map_err(capture.table.error("look into", index))
+    let Some(number) = slave_index(description) else {
+        return look_at_master(file.as_raw_fd()).map_err(capture.table.error("look into", index));
+    };
+    let Some(master) = master_of(capture, number, description.stat.device)? else {
+        return Ok(FileKind::Device { path: description.link.clone() });
+    };
+    let is_first = !capture.table.descriptions[..index].iter().any(|it| it.stat.rdev == description.stat.rdev);
+    let typed = if is_first { typed::look(capture.table.open(master)?.as_raw_fd()) } else { Ok(Vec::new()) };
+    typed.and_then(|typed| state(file.as_raw_fd(), number, typed)).map_err(capture.table.error("look into", index))
 }
 
 /// Numbers are unique within one devpts: a restarted job has its own, and its caller's terminal is of another.
-fn has_master(capture: &Capture<'_>, number: u32, devpts: u64) -> Result<bool, FilesError> {
+fn master_of(capture: &Capture<'_>, number: u32, devpts: u64) -> Result<Option<FileIndex>, FilesError> {
     let common = std::fs::metadata("/dev/pts").map(|it| Stat::from(it).device).ok();
     for index in 0..capture.table.descriptions.len() {
         let description = &capture.table.descriptions[index];
@@ -59,30 +64,28 @@ fn has_master(capture: &Capture<'_>, number: u32, devpts: u64) -> Result<bool, F
             let file = capture.table.open(index)?;
             let own = sys::ioctl_int(file.as_raw_fd(), libc::TIOCGPTN);
             if own.map_err(capture.table.error("ask the number of", index))? as u32 == number {
-                return Ok(true);
+                return Ok(Some(index));
             }
         }
     }
-    Ok(false)
+    Ok(None)
 }
 
-fn look(fd: RawFd, master: bool, number: Option<u32>) -> io::Result<FileKind> {
-    let termios = sys::termios(fd)?;
-    let (index, unlocked, contents);
-    if master {
-        index = sys::ioctl_int(fd, libc::TIOCGPTN)? as u32;
-        unlocked = sys::ioctl_int(fd, libc::TIOCGPTLCK)? == 0;
-        contents = read_out(fd)?;
-        if !contents.is_empty() {
-            let slave = sys::pty_peer(fd, libc::O_RDWR | libc::O_NONBLOCK)?;
-            put_raw(slave.as_raw_fd(), slave.as_raw_fd(), &contents)?;
-        }
-    } else {
-        index = number.unwrap_or_default();
-        unlocked = true;
-        contents = Vec::new();
+fn look_at_master(fd: RawFd) -> io::Result<FileKind> {
+    let index = sys::ioctl_int(fd, libc::TIOCGPTN)? as u32;
+    let contents = read_out(fd)?;
+    if !contents.is_empty() {
+        let slave = sys::pty_peer(fd, libc::O_RDWR | libc::O_NONBLOCK)?;
+        put_back(slave.as_raw_fd(), &contents)?;
     }
-    Ok(FileKind::Pty { index, master, unlocked, termios: termios.to_vec(), window: sys::window(fd)?, contents })
+    let unlocked = sys::ioctl_int(fd, libc::TIOCGPTLCK)? == 0;
+    let termios = sys::termios(fd)?.to_vec();
+    Ok(FileKind::Pty { index, master: true, unlocked, termios, window: sys::window(fd)?, contents })
+}
+
+fn state(fd: RawFd, index: u32, contents: Vec<u8>) -> io::Result<FileKind> {
+    let termios = sys::termios(fd)?.to_vec();
+    Ok(FileKind::Pty { index, master: false, unlocked: true, termios, window: sys::window(fd)?, contents })
 }
 
 /// All that can be read without waiting.
@@ -101,28 +104,37 @@ fn read_out(fd: RawFd) -> io::Result<Vec<u8>> {
     Ok(contents)
 }
 
-/// Writes through `fd` so that the bytes come out at the other end as they are; `terminal` is either end.
-fn put_raw(fd: RawFd, terminal: RawFd, bytes: &[u8]) -> io::Result<()> {
-    let termios = sys::termios(terminal)?;
+/// Writes at the slave so that the bytes come out at the master as they are. Nothing but OPOST is touched: a line
+/// discipline that loses ICANON for a moment forgets where the lines end that wait to be read.
+fn put_back(slave: RawFd, bytes: &[u8]) -> io::Result<()> {
+    let termios = sys::termios(slave)?;
     let mut raw = termios;
-    for (at, bit) in [(C_IFLAG, u32::MAX), (C_OFLAG, libc::OPOST), (C_LFLAG, u32::MAX)] {
-        let mut word = [0; 4];
-        word.copy_from_slice(&raw[at..at + 4]);
-        raw[at..at + 4].copy_from_slice(&(u32::from_ne_bytes(word) & !bit).to_ne_bytes());
-    }
-    sys::set_termios(terminal, &raw)?;
+    raw[C_OFLAG..C_OFLAG + 4].copy_from_slice(&(word(&termios, C_OFLAG) & !libc::OPOST).to_ne_bytes());
+    sys::set_termios(slave, &raw)?;
     let mut rest = bytes;
     let result = loop {
         if rest.is_empty() {
             break Ok(());
         }
-        match sys::write(fd, rest) {
+        match sys::write(slave, rest) {
             Ok(length) => rest = &rest[length..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => match sys::poll(slave, libc::POLLOUT, ROOM_MS) {
+                Ok(0) => break Err(error),
+                Ok(_) => {}
+                Err(error) => break Err(error),
+            },
             Err(error) => break Err(error),
         }
     };
-    sys::set_termios(terminal, &termios)?;
+    sys::set_termios(slave, &termios)?;
     result
+}
+
+/// A word of a struct termios2.
+pub(super) fn word(termios: &[u8; sys::TERMIOS_BYTES], at: usize) -> u32 {
+    let mut word = [0; 4];
+    word.copy_from_slice(&termios[at..at + 4]);
+    u32::from_ne_bytes(word)
 }
 
 /// Opens all ptys of the model.
@@ -148,7 +160,20 @@ pub fn open_all(files: &[OpenFile], opened: &mut [Option<OwnedFd>]) -> Result<()
             restore(master, &file.kind).map_err(FilesError::restore("restore", format!("pty {index}")))?;
         }
     }
+    for file in files {
+        if let FileKind::Pty { index, master: false, contents, .. } = &file.kind
+            && let Some(master) = masters.get(index)
+        {
+            type_again(master, contents)
+                .map_err(FilesError::restore("type again what waited in", format!("pty {index}")))?;
+        }
+    }
     Ok(())
+}
+
+fn type_again(master: &OwnedFd, typed: &[u8]) -> io::Result<()> {
+    let slave = sys::pty_peer(master.as_raw_fd(), libc::O_RDWR | libc::O_NONBLOCK)?;
+    typed::put_back(master.as_raw_fd(), slave.as_raw_fd(), typed)
 }
 
 fn numbers(files: &[OpenFile]) -> Vec<u32> {
@@ -187,7 +212,7 @@ fn restore(master: &OwnedFd, kind: &FileKind) -> io::Result<()> {
     let termios = termios.as_slice().try_into().map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
     if !contents.is_empty() {
         let slave = sys::pty_peer(fd, libc::O_RDWR | libc::O_NONBLOCK)?;
-        put_raw(slave.as_raw_fd(), slave.as_raw_fd(), contents)?;
+        put_back(slave.as_raw_fd(), contents)?;
     }
     sys::set_termios(fd, termios)?;
     sys::set_window(fd, window)

@@ -132,7 +132,11 @@ pub fn capture(
                 return Ok(capture.refuse(index, reason));
             }
         },
-        None => socket.peer_closed = connected && socket.kind != libc::SOCK_DGRAM,
+        // A datagram socket whose peer had a name goes on by that name, be anybody there or not.
+        None => {
+            socket.peer_closed =
+                connected && (socket.kind != libc::SOCK_DGRAM || (socket.remote.len() <= 2 && !is_named(&socket)));
+        }
     }
     Ok(FileKind::Socket(Box::new(socket)))
 }
@@ -275,6 +279,7 @@ fn fill(
     let peer = socket.peer.and_then(|it| opened[it].as_ref());
     let sender = if socket.peer_closed {
         let (kept, other) = raw::socketpair(socket.kind).map_err(error("make", socket))?;
+        socket::set_options(kept.as_raw_fd(), socket).map_err(error("set options of", socket))?;
         opened[at] = Some(kept);
         passing = other;
         &passing

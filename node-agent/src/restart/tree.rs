@@ -74,7 +74,8 @@ pub fn plan(model: &NodeModel) -> Tree {
     let mut spare = spare_pids(model);
     let builder = planner.add(spare.next().unwrap_or_default(), Role::Builder, 0, 0);
     let guardian = planner.outsiders(model, builder, &mut spare);
-    for (index, process) in model.processes.iter().enumerate() {
+    for index in makers_first(model) {
+        let process = &model.processes[index];
         let node = planner.add(process.pid, Role::Process(index), process.sid, process.pgid);
         let parent = planner.by_pid.get(&process.ppid).copied().filter(|it| *it != node).unwrap_or(guardian);
         planner.give_birth(parent, node, process.sid);
@@ -83,6 +84,35 @@ pub fn plan(model: &NodeModel) -> Tree {
     let orphans = planner.tree.nodes.iter().flat_map(|it| &it.makes).filter(|it| it.0 == Way::Orphan).count();
     planner.tree.spare = spare.take(orphans).collect();
     planner.tree
+}
+
+/// Indices of processes, each after its parent and after its session's leader. Pids are no order: they start again from
+/// below when they have reached pid_max, and a leader may be a zombie, which the model lists last.
+fn makers_first(model: &NodeModel) -> Vec<usize> {
+    let by_pid = model.processes.iter().enumerate().map(|(index, it)| (it.pid, index)).collect();
+    let mut order = Vec::with_capacity(model.processes.len());
+    let mut seen = vec![false; model.processes.len()];
+    for index in 0..model.processes.len() {
+        after_its_makers(model, &by_pid, index, &mut seen, &mut order);
+    }
+    order
+}
+
+fn after_its_makers(
+    model: &NodeModel,
+    by_pid: &BTreeMap<Pid, usize>,
+    index: usize,
+    seen: &mut [bool],
+    order: &mut Vec<usize>,
+) {
+    if std::mem::replace(&mut seen[index], true) {
+        return;
+    }
+    let process = &model.processes[index];
+    for maker in [process.ppid, process.sid].iter().filter_map(|it| by_pid.get(it)) {
+        after_its_makers(model, by_pid, *maker, seen, order);
+    }
+    order.push(index);
 }
 
 /// Pids from 2 on that nothing in the image has.
@@ -233,6 +263,22 @@ mod tests {
         assert_eq!(maker(&tree, 30), (29, Way::Sibling));
         assert_eq!(maker(&tree, 31), (29, Way::Sibling));
         assert_eq!(maker(&tree, 28), (31, Way::Child));
+    }
+
+    #[test]
+    fn a_child_may_have_a_lower_pid_than_its_parent() {
+        let tree = job(vec![process(25, 31, 10, 20), process(31, 20, 10, 20)]);
+        assert_eq!(maker(&tree, 25), (31, Way::Child));
+        assert_eq!(maker(&tree, 31), (20, Way::Child));
+    }
+
+    #[test]
+    fn a_zombie_leads_its_session_as_long_as_it_has_members() {
+        let zombie = Process { zombie: Some(0), ..process(30, 29, 30, 30) };
+        let tree = job(vec![process(29, 20, 10, 20), process(31, 20, 30, 30), zombie]);
+        assert_eq!(maker(&tree, 30), (29, Way::Child));
+        assert_eq!(maker(&tree, 31), (30, Way::Orphan));
+        assert_eq!(tree.nodes.iter().filter(|it| it.pid == 30).count(), 1);
     }
 
     #[test]

@@ -30,7 +30,8 @@ enum {
     EPIPE_W, FIFO, NULLDEV, UNIX_A, UNIX_B, DGRAM_A, DGRAM_B, SEQ_A, SEQ_B, LISTEN_U, CLIENT_U, SERVER_U, WAITING_U,
     CLOSED_U, SCM_A, SCM_B, LISTEN_T, CLIENT_T, SERVER_T, WAITING_T, CLOSED_T, HALF_A, HALF_B, UDP, UDP_B, EVENT, SEMA,
     TIMER, FIRED, SIGNALS, WATCH, MASTER, SLAVE, EPOLL, LOOP_A, LOOP_B, LISTEN_6, CLIENT_6, SERVER_6, NETLINK, BIG_A,
-    BIG_B, SHM, PATHONLY, PERIODIC, LAST
+    BIG_B, SHM, PATHONLY, PERIODIC, FIFO_R, CLOSED_D,
+    RAW_M, RAW_S, LAST
 };
 enum { LENT = 120, BIG = 3000000 };
 
@@ -113,6 +114,7 @@ static void hold(void) {
     MUST(pipe(ends)); to(ends[0], EOF_R); MUST(write(ends[1], "last", 4)); close(ends[1]);
     MUST(pipe(ends)); to(ends[1], EPIPE_W); close(ends[0]);
     MUST(mkfifo(in("fifo"), 0600)); to(MUST(open(path, O_RDWR)), FIFO); MUST(write(FIFO, "fifo", 4));
+    to(MUST(open(path, O_RDONLY | O_NONBLOCK)), FIFO_R);
     to(MUST(open("/dev/null", O_RDWR)), NULLDEV);
     MUST(socketpair(AF_UNIX, SOCK_STREAM, 0, ends)); pair(UNIX_A, UNIX_B, ends); MUST(write(UNIX_A, "to b", 4)); MUST(write(UNIX_B, "to a", 4));
     MUST(shutdown(UNIX_A, SHUT_WR));
@@ -124,6 +126,7 @@ static void hold(void) {
     to(MUST(accept(LISTEN_U, 0, 0)), SERVER_U); MUST(write(CLIENT_U, "hello", 5));
     to(MUST(socket(AF_UNIX, SOCK_STREAM, 0)), WAITING_U); MUST(connect(WAITING_U, (void *)&address, sizeof address));
     MUST(socketpair(AF_UNIX, SOCK_STREAM, 0, ends)); to(ends[0], CLOSED_U); MUST(write(ends[1], "bye", 3)); close(ends[1]);
+    MUST(socketpair(AF_UNIX, SOCK_DGRAM, 0, ends)); to(ends[0], CLOSED_D); MUST(write(ends[1], "bye", 3)); close(ends[1]);
     MUST(socketpair(AF_UNIX, SOCK_STREAM, 0, ends)); pair(SCM_A, SCM_B, ends);
     MUST(pipe(ends)); MUST(write(ends[1], "inner", 5)); pass(SCM_A, ends[0], "x"); pass(SCM_A, FILE_RW, "yz"); close(ends[0]); close(ends[1]);
     int yes = 1;
@@ -151,7 +154,10 @@ static void hold(void) {
     to(MUST(posix_openpt(O_RDWR | O_NOCTTY)), MASTER); MUST(unlockpt(MASTER)); to(MUST(open(ptsname(MASTER), O_RDWR | O_NOCTTY)), SLAVE);
     struct winsize window = {11, 22, 33, 44}; MUST(ioctl(SLAVE, TIOCSWINSZ, &window));
     struct termios termios; MUST(tcgetattr(SLAVE, &termios)); termios.c_lflag &= ~ECHO; MUST(tcsetattr(SLAVE, TCSANOW, &termios));
+    MUST(write(MASTER, "one\nx\177two\nend\4\4ha", 17)); poll(&(struct pollfd){SLAVE, POLLIN, 0}, 1, -1);
     MUST(write(SLAVE, "out\n", 4));
+    to(MUST(posix_openpt(O_RDWR | O_NOCTTY)), RAW_M); MUST(unlockpt(RAW_M)); to(MUST(open(ptsname(RAW_M), O_RDWR | O_NOCTTY)), RAW_S);
+    MUST(tcgetattr(RAW_S, &termios)); cfmakeraw(&termios); MUST(tcsetattr(RAW_S, TCSANOW, &termios)); MUST(write(RAW_M, "raw\r\n\3\4\177", 8));
     to(MUST(socket(AF_NETLINK, SOCK_RAW, 0)), NETLINK); struct sockaddr_nl nl = {.nl_family = AF_NETLINK}; MUST(bind(NETLINK, (void *)&nl, sizeof nl));
     MUST(socketpair(AF_UNIX, SOCK_STREAM, 0, ends)); pair(LOOP_A, LOOP_B, ends);
     to(MUST(epoll_create1(0)), EPOLL);
@@ -183,7 +189,7 @@ static void check_files(void) {
     for (size_t at = 0; at < 131072; at++) { unsigned char byte; if (read(FULL_R, &byte, 1) != 1 || byte != pattern(at)) { CHECK(!"full pipe"); break; } }
     got(EOF_R, "last"); CHECK(gone(EOF_R));
     signal(SIGPIPE, SIG_IGN); CHECK(write(EPIPE_W, "x", 1) < 0 && errno == EPIPE);
-    got(FIFO, "fifo"); CHECK(write(NULLDEV, "x", 1) == 1);
+    got(FIFO, "fifo"); CHECK(read(FIFO_R, buffer, 1) < 0 && errno == EAGAIN); CHECK(write(NULLDEV, "x", 1) == 1);
 }
 static void check_unix(void) {
     got(UNIX_A, "to a"); got(UNIX_B, "to b"); CHECK(gone(UNIX_B)); CHECK(write(UNIX_A, "x", 1) < 0 && errno == EPIPE);
@@ -194,6 +200,7 @@ static void check_unix(void) {
     CHECK(getpeername(CLIENT_U, (void *)&address, &length) == 0 && !strcmp(address.sun_path, in("sock")));
     int fd = accept(LISTEN_U, 0, 0); CHECK(fd >= 0); CHECK(write(WAITING_U, "w", 1) == 1); got(fd, "w"); close(fd);
     got(CLOSED_U, "bye"); CHECK(gone(CLOSED_U));
+    got(CLOSED_D, "bye"); CHECK(write(CLOSED_D, "x", 1) < 0 && errno == ECONNREFUSED);
     fd = take(SCM_B, "x"); got(fd, "inner"); CHECK(gone(fd)); close(fd);
     fd = take(SCM_B, "yz"); CHECK(fd >= 0 && lseek(fd, 0, SEEK_CUR) == lseek(FILE_RW, 0, SEEK_CUR)); close(fd);
 }
@@ -222,7 +229,8 @@ static void check_others(void) {
     close(MUST(open(in("new"), O_CREAT | O_RDWR, 0600))); CHECK(read(WATCH, buffer, 64) > 0 && ((struct inotify_event *)buffer)->wd == 2);
     CHECK(ioctl(SLAVE, TIOCGWINSZ, &window) == 0 && window.ws_row == 11 && window.ws_ypixel == 44);
     CHECK(tcgetattr(SLAVE, &termios) == 0 && !(termios.c_lflag & ECHO) && (termios.c_oflag & OPOST)); got(MASTER, "out\r\n");
-    CHECK(write(MASTER, "in\n", 3) == 3); got(SLAVE, "in\n");
+    got(SLAVE, "one\n"); got(SLAVE, "two\n"); got(SLAVE, "end"); got(SLAVE, ""); CHECK(poll(&(struct pollfd){SLAVE, POLLIN, 0}, 1, 0) == 0);
+    CHECK(write(MASTER, "lf\nin\n", 6) == 6); got(SLAVE, "half\n"); got(SLAVE, "in\n"); got(RAW_S, "raw\r\n\3\4\177");
     CHECK(fcntl(LAST, F_GETFD) < 0 && fcntl(500, F_GETFD) < 0 && fcntl(3, F_GETFD) < 0);
 }
 
