@@ -126,9 +126,10 @@ pub fn take_pending(information: &mut [u64; 16]) -> Option<u32> {
     u32::try_from(raw(RT_SIGTIMEDWAIT, arguments)).ok()
 }
 
-/// Queues a signal for this process.
+/// Queues a signal for this process. Addressed to the thread itself: what kill(2), the kernel or a timer has sent may only
+/// be sent again to oneself, and for that the kernel looks at the thread's number, not the process's.
 pub fn queue_for_process(signal: u32, information: &[u64; 16]) {
-    raw(RT_SIGQUEUEINFO, [getpid() as usize, signal as usize, information.as_ptr() as usize, 0, 0, 0]);
+    raw(RT_SIGQUEUEINFO, [gettid() as usize, signal as usize, information.as_ptr() as usize, 0, 0, 0]);
 }
 
 /// Queues a signal for this thread.

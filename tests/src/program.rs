@@ -17,6 +17,7 @@ const SOURCES: &[(&str, &str)] = sources! {
     "execs.c"
     "inflight.c"
     "onesided.c"
+    "pending.c"
     "resident.c"
     "shared.c"
     "signals.c"

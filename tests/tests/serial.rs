@@ -28,6 +28,17 @@ fn signals_and_timers() {
     in_three_ways(&Program::serial("signals", &["120"]), 20);
 }
 
+/// Timers so fast that their signals wait at any moment.
+#[test]
+fn fast_timers() {
+    in_three_ways(&Program::serial("signals", &["6000", "300"]).named("fast-timers"), 600);
+}
+
+#[test]
+fn pending_signals() {
+    in_three_ways(&Program::serial("pending", &[STEPS]), AT);
+}
+
 #[test]
 fn process_tree() {
     in_three_ways(&Program::serial("tree", &[STEPS]), AT);
