@@ -6,10 +6,11 @@ use core::sync::atomic::Ordering;
 
 use hijack_abi::{RANKS, SEGMENT_FILE, Segment};
 
+use crate::environment::FOLDER_MAX;
 use crate::{call, environment, libc, segment, signal, strings};
 
-/// Bytes of the segment's path at most (PATH_MAX).
-const PATH_BYTES_MAX: usize = 4096;
+/// Bytes of the segment's path at most, with its end.
+const PATH_BYTES_MAX: usize = FOLDER_MAX + 1 + SEGMENT_FILE.len() + 1;
 /// Variables by which MPI launchers tell a process that it is a rank: Open MPI, PMIx, PMI (MPICH).
 const RANK_VARIABLES: [&str; 3] = ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"];
 

@@ -54,6 +54,6 @@ pub unsafe fn thrd_create(thread: *mut c_void, start: *const c_void, argument: *
 
 fn take_back() {
     if environment::job_folder().is_some() {
-        signal::install();
+        signal::take_back();
     }
 }
