@@ -28,6 +28,7 @@ const TIMER_GETTIME: usize = 224;
 const EXIT_GROUP: usize = 231;
 const GET_ROBUST_LIST: usize = 274;
 const RT_TGSIGQUEUEINFO: usize = 297;
+const PRLIMIT64: usize = 302;
 const MEMBARRIER: usize = 324;
 const CLOSE_RANGE: usize = 436;
 
@@ -37,6 +38,7 @@ const EVERYBODY: usize = i32::MAX as usize;
 /// Bytes of a kernel signal set.
 const SET_BYTES: usize = 8;
 const SIG_UNBLOCK: usize = 1;
+const RLIMIT_NOFILE: usize = 7;
 
 /// A call whose arguments are numbers, or addresses of live memory that the kernel reads or fills.
 fn raw(number: usize, arguments: [usize; 6]) -> isize {
@@ -218,6 +220,18 @@ pub fn map_shared(descriptor: usize, length: usize) -> isize {
 pub fn open(path: &[u8]) -> isize {
     const READ_WRITE_CLOEXEC: usize = 2 | 0o2_000_000;
     raw(OPEN, [path.as_ptr() as usize, READ_WRITE_CLOEXEC, 0, 0, 0, 0])
+}
+
+/// getrlimit(RLIMIT_NOFILE): soft and hard.
+pub fn descriptor_limit() -> [u64; 2] {
+    let mut limit = [0_u64; 2];
+    raw(PRLIMIT64, [0, RLIMIT_NOFILE, 0, limit.as_mut_ptr() as usize, 0, 0]);
+    limit
+}
+
+/// setrlimit(RLIMIT_NOFILE).
+pub fn set_descriptor_limit(limit: [u64; 2]) {
+    raw(PRLIMIT64, [0, RLIMIT_NOFILE, limit.as_ptr() as usize, 0, 0, 0]);
 }
 
 /// write(2).

@@ -37,7 +37,10 @@ pub unsafe fn value<'a>(entry: *const c_char, name: &str) -> Option<&'a CStr> {
     // SAFETY: a byte is read only when all before it were those of the name, so none of them was the string's end; what
     // follows the name is a C string, too.
     unsafe {
-        wanted.enumerate().all(|(at, byte)| *entry.add(at) as u8 == byte).then(|| CStr::from_ptr(entry.add(name.len() + 1)))
+        wanted
+            .enumerate()
+            .all(|(at, byte)| *entry.add(at) as u8 == byte)
+            .then(|| CStr::from_ptr(entry.add(name.len() + 1)))
     }
 }
 
@@ -48,6 +51,15 @@ pub unsafe fn value<'a>(entry: *const c_char, name: &str) -> Option<&'a CStr> {
 pub unsafe fn variable<'a>(environment: List, name: &str) -> Option<&'a [u8]> {
     // SAFETY: as the caller promises.
     unsafe { pointers(environment).find_map(|entry| value(entry, name)) }.map(CStr::to_bytes)
+}
+
+/// Whether an environment has one of these variables.
+///
+/// # Safety
+/// As for [`variable`].
+pub unsafe fn has_one_of(environment: List, names: &[&str]) -> bool {
+    // SAFETY: as the caller promises.
+    unsafe { pointers(environment).any(|entry| names.iter().any(|name| value(entry, name).is_some())) }
 }
 
 /// Writes bytes one behind the other into memory that is known to be large enough.
