@@ -28,6 +28,7 @@ const TIMER_GETTIME: usize = 224;
 const EXIT_GROUP: usize = 231;
 const GET_ROBUST_LIST: usize = 274;
 const RT_TGSIGQUEUEINFO: usize = 297;
+const PRLIMIT64: usize = 302;
 const MEMBARRIER: usize = 324;
 const CLOSE_RANGE: usize = 436;
 
@@ -36,7 +37,8 @@ const FUTEX_WAKE: usize = 1;
 const EVERYBODY: usize = i32::MAX as usize;
 /// Bytes of a kernel signal set.
 const SET_BYTES: usize = 8;
-const SIG_SETMASK: usize = 2;
+const SIG_UNBLOCK: usize = 1;
+const RLIMIT_NOFILE: usize = 7;
 
 /// A call whose arguments are numbers, or addresses of live memory that the kernel reads or fills.
 fn raw(number: usize, arguments: [usize; 6]) -> isize {
@@ -92,9 +94,11 @@ pub fn action_of(signal: i32) -> Action {
     action
 }
 
-/// Sets the action of a signal.
-pub fn set_action(signal: i32, action: &Action) {
-    raw(RT_SIGACTION, [signal as usize, action.as_ptr() as usize, 0, SET_BYTES, 0, 0]);
+/// Sets the action of a signal; the old one.
+pub fn set_action(signal: i32, action: &Action) -> Action {
+    let mut old = [0; 4];
+    raw(RT_SIGACTION, [signal as usize, action.as_ptr() as usize, (&raw mut old) as usize, SET_BYTES, 0, 0]);
+    old
 }
 
 /// The signals that wait for this thread or its process and are blocked.
@@ -104,18 +108,9 @@ pub fn pending() -> u64 {
     set
 }
 
-/// Changes this thread's signal mask; the old one.
-pub fn set_mask(set: u64) -> u64 {
-    let mut old = 0_u64;
-    raw(RT_SIGPROCMASK, [SIG_SETMASK, (&raw const set) as usize, (&raw mut old) as usize, SET_BYTES, 0, 0]);
-    old
-}
-
-/// This thread's signal mask.
-pub fn mask() -> u64 {
-    let mut old = 0_u64;
-    raw(RT_SIGPROCMASK, [SIG_SETMASK, 0, (&raw mut old) as usize, SET_BYTES, 0, 0]);
-    old
+/// Takes signals out of this thread's mask.
+pub fn unblock(set: u64) {
+    raw(RT_SIGPROCMASK, [SIG_UNBLOCK, (&raw const set) as usize, 0, SET_BYTES, 0, 0]);
 }
 
 /// Takes one pending signal, those of the thread before those of the process; None when there is none.
@@ -226,6 +221,18 @@ pub fn map_shared(descriptor: usize, length: usize) -> isize {
 pub fn open(path: &[u8]) -> isize {
     const READ_WRITE_CLOEXEC: usize = 2 | 0o2_000_000;
     raw(OPEN, [path.as_ptr() as usize, READ_WRITE_CLOEXEC, 0, 0, 0, 0])
+}
+
+/// getrlimit(RLIMIT_NOFILE): soft and hard.
+pub fn descriptor_limit() -> [u64; 2] {
+    let mut limit = [0_u64; 2];
+    raw(PRLIMIT64, [0, RLIMIT_NOFILE, 0, limit.as_mut_ptr() as usize, 0, 0]);
+    limit
+}
+
+/// setrlimit(RLIMIT_NOFILE).
+pub fn set_descriptor_limit(limit: [u64; 2]) {
+    raw(PRLIMIT64, [0, RLIMIT_NOFILE, limit.as_ptr() as usize, 0, 0, 0]);
 }
 
 /// write(2).

@@ -56,7 +56,7 @@ unsafe extern "C" fn arrive(information: *const u32, context: *mut Context, stac
         unsafe { signal::chain(information, context.cast()) };
         return;
     }
-    let Some(segment) = segment::get() else { return };
+    let Some(segment) = segment::get_or_map() else { return };
     let epoch = segment.epoch.load(Ordering::Acquire);
     let tid = call::gettid();
     let Some(slot) = segment::slot(segment, tid) else { return };

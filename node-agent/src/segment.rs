@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use hijack_abi::{PENDING, PROBES, ProcessFacts, Segment, Slot, SyscallHint, ThreadState, command, slot_index, state};
 
-/// What /proc/PID/maps calls the segment.
+/// What /proc/PID/maps calls the segment, once a process has mapped it: the library does when it is first needed.
 pub const MAPPED_AS: &str = "/memfd:slackwater-segment";
 /// Tid of a slot whose thread has got another one. No thread has it: pids end far below.
 const ABANDONED: u32 = u32::MAX;
