@@ -11,7 +11,7 @@ use super::board::Comeback;
 use super::ranks::Ranks;
 use super::{Life, Namespace, NextLife, Root, ending, members, sys};
 use crate::agent;
-use crate::files::refill;
+use crate::files::{keeper, refill};
 
 /// This many agents may die within [`AGENTS_WITHIN`]; then the job runs on without one.
 const AGENTS_MAX: usize = 8;
@@ -175,6 +175,7 @@ impl<'life> Guardian<'life> {
 
     /// Puts back what the agent had drained and lets every parked thread go.
     fn free_everybody(&self) {
+        keeper::wait_for_orphans();
         if let Err(error) = refill::from_ledger(&self.life.ledger) {
             self.say(&format!("bytes in flight are lost, the job may hang: {error}"));
         }
