@@ -212,6 +212,22 @@ fn a_file_is_gone() {
     assert!(killed.job.text().contains("lines.txt"), "{}", killed.job.text());
 }
 
+/// A restart that fails leaves files that have grown as they are: the next one may be of another generation, or with
+/// `--files keep`.
+#[test]
+fn a_failed_restart_cuts_nothing() {
+    let mut killed = Killed::new("uncut", 1);
+    let grown = killed.job.home.join("lines.txt");
+    let mut text = fs::read_to_string(&grown).expect("the program wrote it");
+    text.push_str("a line of the time after the checkpoint\n");
+    fs::write(&grown, &text).expect("it is ours");
+    fs::remove_file(killed.job.home.join("appended.txt")).expect("the program wrote it");
+    killed.job.restart();
+    assert!(!killed.job.wait().success());
+    assert!(killed.job.text().contains("appended.txt"), "{}", killed.job.text());
+    assert_eq!(fs::read_to_string(&grown).expect("it is there"), text);
+}
+
 /// Restarted, checkpointed and killed again and again.
 #[test]
 fn without_end() {

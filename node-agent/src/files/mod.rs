@@ -42,7 +42,7 @@ mod unix;
 pub use drain::{DrainError, drain};
 pub use install::install;
 pub use ledger::Ledger;
-pub use restart::{FilePolicy, open_all};
+pub use restart::{FilePolicy, cut_back, open_all};
 pub use snapshot::{CapturedFiles, capture};
 
 /// A process of the job: its pid as the agent sees it and as the job sees it.

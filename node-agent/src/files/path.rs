@@ -9,7 +9,6 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Whence, lseek};
 use node_agent_image::model::{FileIdentity, FileIndex, FileKind, ObjectKind};
 
-use super::restart::FilePolicy;
 use super::snapshot::Capture;
 use super::table::{Description, Stat};
 use super::{FilesError, sys};
@@ -114,13 +113,7 @@ fn readable(capture: &Capture<'_>, index: FileIndex) -> Result<OwnedFd, FilesErr
 }
 
 /// Opens a file of the model by its path and puts its offset where it was.
-pub fn open(
-    file: &FileIdentity,
-    flags: u32,
-    position: u64,
-    kind: (bool, bool),
-    policy: FilePolicy,
-) -> Result<OwnedFd, FilesError> {
+pub fn open(file: &FileIdentity, flags: u32, position: u64, kind: (bool, bool)) -> Result<OwnedFd, FilesError> {
     let (folder, path_only) = kind;
     let path = &file.path;
     let metadata = match fs::metadata(path) {
@@ -130,16 +123,8 @@ pub fn open(
         }
         Err(error) => return Err(FilesError::restore("look at", path)(error)),
     };
-    let writes = flags as i32 & libc::O_ACCMODE != libc::O_RDONLY;
-    if metadata.is_file() && !path_only {
-        let (was, is) = (file.size, metadata.len());
-        if is < was {
-            return Err(FilesError::Shrunk { path: path.clone(), was, is });
-        }
-        if is > was && writes && policy == FilePolicy::Cut {
-            let cut = OpenOptions::new().write(true).open(path).and_then(|file| file.set_len(was));
-            cut.map_err(FilesError::restore("cut back", path))?;
-        }
+    if metadata.is_file() && !path_only && metadata.len() < file.size {
+        return Err(FilesError::Shrunk { path: path.clone(), was: file.size, is: metadata.len() });
     }
     let opened = open_path(path, flags).map_err(FilesError::restore("open", path))?;
     if !folder && !path_only {
@@ -149,6 +134,17 @@ pub fn open(
         let _ = seek(&opened, position);
     }
     Ok(opened)
+}
+
+/// Cuts a file that the job was writing back to what the checkpoint knew of it.
+pub fn cut_back(file: &FileIdentity, flags: u32) -> Result<(), FilesError> {
+    let writes = flags as i32 & libc::O_ACCMODE != libc::O_RDONLY && flags as i32 & libc::O_PATH == 0;
+    let has_grown = fs::metadata(&file.path).is_ok_and(|it| it.is_file() && it.len() > file.size);
+    if !writes || !has_grown {
+        return Ok(());
+    }
+    let cut = OpenOptions::new().write(true).open(&file.path).and_then(|it| it.set_len(file.size));
+    cut.map_err(FilesError::restore("cut back", &file.path))
 }
 
 /// A new description on an object's file, which the caller has open as `object`.

@@ -26,13 +26,12 @@ const SETTABLE_FLAGS: i32 = libc::O_APPEND | libc::O_NONBLOCK | libc::O_DIRECT |
 /// with its own /proc and /dev/pts mounted.
 ///
 /// # Errors
-/// Names the file that cannot be had and, where there is one, the remedy. Files may have been cut back by then.
+/// Names the file that cannot be had and, where there is one, the remedy.
 pub fn open_all(
     model: &NodeModel,
     base: RawFd,
     stdio: [RawFd; 3],
     objects: &[RawFd],
-    policy: FilePolicy,
 ) -> Result<Vec<RawFd>, FilesError> {
     // The job's own soft limit is set for each process later.
     sys::allow_descriptors().map_err(FilesError::restore("allow", "as many descriptors as the job has"))?;
@@ -42,7 +41,7 @@ pub fn open_all(
     pty::open_all(files, &mut opened)?;
     for (file, place) in files.iter().zip(&mut opened) {
         if place.is_none() {
-            *place = open_one(file, model, stdio, objects, policy)?;
+            *place = open_one(file, model, stdio, objects)?;
         }
     }
     socket::open_all(files, &mut opened)?;
@@ -58,13 +57,26 @@ pub fn open_all(
     Ok(numbers)
 }
 
+/// Cuts files that have grown. What the job had written after the checkpoint is lost by that, so nothing that can fail
+/// may come after it.
+///
+/// # Errors
+/// Names the file that cannot be cut; others may have been by then.
+pub fn cut_back(model: &NodeModel, policy: FilePolicy) -> Result<(), FilesError> {
+    for file in model.files.iter().filter(|_| policy == FilePolicy::Cut) {
+        if let FileKind::Path { file: identity, .. } = &file.kind {
+            path::cut_back(identity, file.flags)?;
+        }
+    }
+    Ok(())
+}
+
 /// All that stands for itself; sockets come later, in pairs.
 fn open_one(
     file: &OpenFile,
     model: &NodeModel,
     stdio: [RawFd; 3],
     objects: &[RawFd],
-    policy: FilePolicy,
 ) -> Result<Option<OwnedFd>, FilesError> {
     let opened = match &file.kind {
         FileKind::Inherited { stream } => {
@@ -72,7 +84,7 @@ fn open_one(
             sys::dup_above(number, 0).map_err(FilesError::restore("duplicate", format!("standard stream {stream}")))?
         }
         FileKind::Path { file: identity, position, folder, path_only } => {
-            path::open(identity, file.flags, *position, (*folder, *path_only), policy)?
+            path::open(identity, file.flags, *position, (*folder, *path_only))?
         }
         FileKind::Object { object, position } => {
             path::open_object(object_number(objects, *object)?, file.flags, *position)?

@@ -30,8 +30,10 @@ pub struct Head {
     pub degraded: AtomicU32,
     /// Processes that have come to each of the two meetings.
     pub meetings: [AtomicU32; 2],
-    /// 1 when all contents are there: the builder may go.
-    pub filled: AtomicU32,
+    /// 1 when all are back in their handlers: the builder does what comes last.
+    pub settled: AtomicU32,
+    /// 1 when it has done it.
+    pub finished: AtomicU32,
     /// 1 when the root's status is there.
     pub root_ended: AtomicU32,
     /// Wait status of the root.
@@ -102,7 +104,7 @@ impl Board {
             }
             head.failed.store(1, Ordering::Release);
         }
-        for word in [&head.ready, &head.meetings[0], &head.meetings[1], &head.filled] {
+        for word in [&head.ready, &head.meetings[0], &head.meetings[1], &head.settled] {
             sys::futex_wake(word);
         }
     }

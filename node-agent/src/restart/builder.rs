@@ -42,16 +42,19 @@ fn build(plan: &RestartPlan<'_>, board: Board, tree: &Tree) -> Result<(), Restar
     let inheritance = prepare(plan, board, tree)?;
     make_all(&inheritance, 0, true)?;
     make_all(&inheritance, 0, false)?;
-    // The objects stay mapped until the agent has filled them; descriptors would keep pipes open.
+    // The objects stay mapped for the agent to fill them; descriptors would keep pipes open.
     let keep: Vec<RawFd> = inheritance.objects.descriptors.iter().copied().filter(|it| *it >= 0).collect();
     stand_in::close_all_but(&keep).map_err(RestartError::system("close", "the builder's descriptors"))?;
-    if !board.wait_for(&board.head().filled, |filled| filled == 1) {
+    if !board.wait_for(&board.head().settled, |settled| settled == 1) {
         return Ok(());
     }
     objects::finish(plan.model, &inheritance.objects)?;
+    crate::files::cut_back(plan.model, plan.policy)?;
     let last = plan.model.processes.iter().flat_map(|it| it.threads.iter().map(|it| it.tid).chain([it.pid])).max();
     // New processes of the job get numbers after the old ones, as they would have; where this is refused they start low.
     let _ = std::fs::write("/proc/sys/kernel/ns_last_pid", last.unwrap_or(2).to_string());
+    board.head().finished.store(1, Ordering::Release);
+    sys::futex_wake(&board.head().finished);
     Ok(())
 }
 
@@ -61,7 +64,7 @@ fn prepare<'a>(plan: &'a RestartPlan<'a>, board: Board, tree: &'a Tree) -> Resul
     let segment = sys::dup_above(plan.segment, base).map_err(RestartError::system("keep", "the control segment"))?;
     let mapped = mapped::open(plan.model, base)?;
     let objects = objects::make(plan.model, base, board)?;
-    let files = crate::files::open_all(plan.model, base, plan.stdio, &objects.descriptors, plan.policy)?;
+    let files = crate::files::open_all(plan.model, base, plan.stdio, &objects.descriptors)?;
     Ok(Inheritance { plan, board, tree, base, files, objects, mapped, segment })
 }
 

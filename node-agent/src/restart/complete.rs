@@ -64,9 +64,6 @@ pub fn complete(
     cost.mapped = start.elapsed();
     fill(&targets).map_err(RestartError::Fill)?;
     cost.filled = start.elapsed() - cost.mapped;
-    let head = begun.board.head();
-    head.filled.store(1, Ordering::Release);
-    sys::futex_wake(&head.filled);
     for index in &living {
         let orders = begun.board.orders(*index);
         orders.go.store(go::FILLED, Ordering::Release);
@@ -76,6 +73,7 @@ pub fn complete(
         wait_for_threads(begun, model, *index, targets.processes[*index], segment)?;
     }
     unmap_restorers(begun, model, segment, &living)?;
+    finish(begun)?;
     cost.parked = start.elapsed() - cost.mapped - cost.filled;
     for index in &living {
         if let (true, Some(host)) = (model.processes[*index].stopped, targets.processes[*index]) {
@@ -207,6 +205,28 @@ fn unmap_restorers(begun: &Begun, model: &NodeModel, segment: &Segment, living: 
         let slot = slot(segment, thread.tid)?;
         // The thread sets it back when it has done it; it wakes `acks`, so this looks again by time.
         wait_until(begun, whom, "unmap the restorer", orders, &slot.command, |it| it == command::NONE)?;
+    }
+    Ok(())
+}
+
+/// Lets the builder do what comes last, now that nothing else can fail, and waits for it: nobody may run before.
+fn finish(begun: &Begun) -> Result<(), RestartError> {
+    let head = begun.board.head();
+    head.settled.store(1, Ordering::Release);
+    sys::futex_wake(&head.settled);
+    let start = Instant::now();
+    while head.finished.load(Ordering::Acquire) == 0 {
+        if let Some(text) = begun.board.failure() {
+            return Err(RestartError::Inside(text));
+        }
+        if has_ended(begun.init) {
+            return Err(RestartError::Ended { pid: 1, stage: stage::LEFT });
+        }
+        if start.elapsed() > DEADLINE {
+            let whom = "the maker of the job's processes".into();
+            return Err(RestartError::Deadline { seconds: DEADLINE.as_secs(), whom, what: "finish" });
+        }
+        sys::futex_wait(&head.finished, 0, LOOK);
     }
     Ok(())
 }
