@@ -13,8 +13,9 @@ use super::{Life, Namespace, NextLife, Root, ending, members, sys};
 use crate::agent;
 use crate::files::{keeper, refill};
 
-/// This many agents may die within [`AGENTS_WITHIN`]; then the job runs on without one.
-const AGENTS_MAX: usize = 8;
+/// This many agents may die within [`AGENTS_WITHIN`], which no user and no OOM killer does to a job, but an agent that
+/// cannot live; then the job runs on without one.
+const AGENTS_MAX: usize = 32;
 /// See [`AGENTS_MAX`].
 const AGENTS_WITHIN: Duration = Duration::from_secs(10);
 /// How long an agent that has ended the job on request may take to say so to whoever asked.
