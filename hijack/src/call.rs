@@ -15,6 +15,7 @@ const SCHED_YIELD: usize = 24;
 const GETITIMER: usize = 36;
 const GETPID: usize = 39;
 const WAIT4: usize = 61;
+const GETSOCKOPT: usize = 55;
 const GETPPID: usize = 110;
 const RT_SIGPENDING: usize = 127;
 const RT_SIGTIMEDWAIT: usize = 128;
@@ -25,6 +26,7 @@ const ARCH_PRCTL: usize = 158;
 const GETTID: usize = 186;
 const FUTEX: usize = 202;
 const TIMER_GETTIME: usize = 224;
+const CLOCK_GETTIME: usize = 228;
 const EXIT_GROUP: usize = 231;
 const GET_ROBUST_LIST: usize = 274;
 const RT_TGSIGQUEUEINFO: usize = 297;
@@ -176,6 +178,24 @@ pub fn alternate_stack() -> [u64; 3] {
 /// brk(0).
 pub fn program_break() -> u64 {
     raw(BRK, [0; 6]) as u64
+}
+
+/// CLOCK_MONOTONIC, which goes on where it was after a restart.
+pub fn monotonic_ns() -> u64 {
+    const MONOTONIC: usize = 1;
+    let mut time = [0_u64; 2];
+    raw(CLOCK_GETTIME, [MONOTONIC, (&raw mut time) as usize, 0, 0, 0, 0]);
+    time[0] * 1_000_000_000 + time[1]
+}
+
+/// A time-out of a socket: seconds and microseconds; None where it has none, or is no socket.
+pub fn socket_time_out(descriptor: usize, option: usize) -> Option<[u64; 2]> {
+    const SOL_SOCKET: usize = 1;
+    let mut time = [0_u64; 2];
+    let mut bytes = size_of_val(&time) as u32;
+    let (value, length) = ((&raw mut time) as usize, (&raw mut bytes) as usize);
+    let result = raw(GETSOCKOPT, [descriptor, SOL_SOCKET, option, value, length, 0]);
+    (result == 0 && time != [0; 2]).then_some(time)
 }
 
 /// getitimer(2): interval s, µs, value s, µs.

@@ -59,6 +59,23 @@ pub fn unblock() {
     call::unblock(BIT);
 }
 
+/// In the handler: lets through what the program ignores, so that it goes on being ignored. Blocked here it would wait for
+/// the process, the kernel would look for a thread that takes it, and end a call of one that is not parked yet with EINTR:
+/// a child's end during a park did that to whoever sat in epoll_wait.
+pub fn let_ignored_through() {
+    const SIGNALS: i32 = 64;
+    /// SIGCHLD, SIGCONT, SIGURG, SIGWINCH: ignored where nothing else is said, signal(7).
+    const IGNORED_BY_DEFAULT: [i32; 4] = [17, 18, 23, 28];
+    let ignored = |signal: &i32| {
+        let [handler, ..] = call::action_of(*signal);
+        handler == IGNORE || (handler == 0 && IGNORED_BY_DEFAULT.contains(signal))
+    };
+    let through = (1..=SIGNALS).filter(ignored).fold(0, |set, signal| set | 1_u64 << (signal - 1));
+    if through != 0 {
+        call::set_mask(!through);
+    }
+}
+
 /// Hands a signal that this process has sent itself to glibc.
 ///
 /// # Safety

@@ -13,6 +13,7 @@ macro_rules! sources {
 }
 const SOURCES: &[(&str, &str)] = sources! {
     "judge.h"
+    "alarms.c"
     "descriptors.c"
     "execs.c"
     "inflight.c"
@@ -24,6 +25,7 @@ const SOURCES: &[(&str, &str)] = sources! {
     "stencil.c"
     "terminal.c"
     "threads.c"
+    "timeouts.c"
     "tree.c"
     "watcher.c"
 };
