@@ -110,6 +110,12 @@ pub fn pending() -> u64 {
     set
 }
 
+/// Sets this thread's signal mask.
+pub fn set_mask(set: u64) {
+    const SIG_SETMASK: usize = 2;
+    raw(RT_SIGPROCMASK, [SIG_SETMASK, (&raw const set) as usize, 0, SET_BYTES, 0, 0]);
+}
+
 /// Takes signals out of this thread's mask.
 pub fn unblock(set: u64) {
     raw(RT_SIGPROCMASK, [SIG_UNBLOCK, (&raw const set) as usize, 0, SET_BYTES, 0, 0]);
