@@ -67,6 +67,13 @@ pub struct Context {
     mask: u64,
 }
 
+impl Context {
+    /// The signals that the program blocks.
+    pub fn mask(&self) -> u64 {
+        self.mask
+    }
+}
+
 const _: () = {
     assert!(core::mem::offset_of!(Context, rip) == 40 + 16 * 8);
     assert!(core::mem::offset_of!(Context, mask) == 296);
@@ -78,12 +85,20 @@ const NOTED: u64 = u64::from_le_bytes(*b"slkcall\0");
 const REPEATED: u64 = u64::from_le_bytes(*b"slkagain");
 
 /// Writes into the frame which call was interrupted, where the agent knew: so the next life knows it, too.
-pub fn note(context: &mut Context, hint: &SyscallHint) {
+///
+/// # Safety
+/// `context` is the frame of this handler.
+pub unsafe fn note(context: &mut Context, hint: &SyscallHint) {
     let arguments = [context.rdi, context.rsi, context.rdx, context.r10, context.r8, context.r9];
     let same = hint.valid == 1 && hint.sp == context.rsp && hint.arguments == arguments;
     (context.noted, context.number) = match hint.pc.wrapping_sub(context.rip) {
         0 if same => (NOTED, hint.number),
         SYSCALL_BYTES if same && context.rax == hint.number => (REPEATED, hint.number),
+        // The instruction leaves its successor's address in rcx: it has been here, and goes back for the same call.
+        // SAFETY: the next instruction of the thread, so it is there.
+        _ if context.rcx == context.rip + SYSCALL_BYTES && unsafe { code::is_syscall(context.rip) } => {
+            (REPEATED, context.rax)
+        }
         _ => (0, 0),
     };
 }

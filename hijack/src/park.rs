@@ -80,7 +80,8 @@ unsafe fn park(context: *mut Context, stack: u64, way_back: u64) -> bool {
     if !asked || segment.gate.load(Ordering::Acquire) >= epoch {
         return false;
     }
-    signal::let_ignored_through();
+    // SAFETY: the kernel's frame of this handler.
+    signal::let_ignored_through(unsafe { (*context).mask() });
     // SAFETY: while the slot's state is ASKED, `thread` is this thread's to write and nobody's to read.
     unsafe { publish(slot, tid, context, stack, way_back) };
     // SAFETY: the kernel's frame of this handler, alive until it returns; the hint is the agent's, written before the

@@ -61,8 +61,9 @@ pub fn unblock() {
 
 /// In the handler: lets through what the program ignores, so that it goes on being ignored. Blocked here it would wait for
 /// the process, the kernel would look for a thread that takes it, and end a call of one that is not parked yet with EINTR:
-/// a child's end during a park did that to whoever sat in epoll_wait.
-pub fn let_ignored_through() {
+/// a child's end during a park did that to whoever sat in epoll_wait. Not what the program blocks itself, `mask`: that
+/// waits for it, whatever its action (sigwait, signalfd).
+pub fn let_ignored_through(mask: u64) {
     const SIGNALS: i32 = 64;
     /// SIGCHLD, SIGCONT, SIGURG, SIGWINCH: ignored where nothing else is said, signal(7).
     const IGNORED_BY_DEFAULT: [i32; 4] = [17, 18, 23, 28];
@@ -70,7 +71,7 @@ pub fn let_ignored_through() {
         let [handler, ..] = call::action_of(*signal);
         handler == IGNORE || (handler == 0 && IGNORED_BY_DEFAULT.contains(signal))
     };
-    let through = (1..=SIGNALS).filter(ignored).fold(0, |set, signal| set | 1_u64 << (signal - 1));
+    let through = (1..=SIGNALS).filter(ignored).fold(0, |set, signal| set | 1_u64 << (signal - 1)) & !mask;
     if through != 0 {
         call::set_mask(!through);
     }

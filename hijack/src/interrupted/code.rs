@@ -43,3 +43,14 @@ pub unsafe fn number_before(rip: u64) -> Option<u64> {
         _ => None,
     })
 }
+
+/// Whether the instruction at an address is `syscall`.
+///
+/// # Safety
+/// It is one that a thread is about to execute.
+pub unsafe fn is_syscall(rip: u64) -> bool {
+    // SAFETY: mapped, since it is executed; code is readable. An instruction that ends its page is read no further.
+    unsafe {
+        (rip as *const u8).read() == SYSCALL[0] && rip % 4096 != 4095 && ((rip + 1) as *const u8).read() == SYSCALL[1]
+    }
+}

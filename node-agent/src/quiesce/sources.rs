@@ -5,7 +5,7 @@ use std::fs;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use hijack_abi::{PARK_SIGNAL, command};
+use hijack_abi::{PARK_SIGNAL, ProcessFacts, command};
 use node_agent_proc::timers;
 
 use super::error::QuiesceError;
@@ -24,19 +24,23 @@ impl ParkedJob {
     /// # Errors
     /// Who has ended, does not answer within `deadline`, or has too many pending signals.
     pub fn sources(&self, deadline: Duration) -> Result<Vec<Source>, QuiesceError> {
-        let mut queues = Vec::new();
-        let mut asked = Vec::new();
-        for process in &self.processes {
-            let waiting = waiting(process)?;
-            queues.push(orders(process, &waiting));
-            asked.push(waiting);
-        }
-        self.obey(queues, deadline)?;
-        self.processes.iter().zip(asked).map(|(process, waiting)| self.source(process, &waiting)).collect()
+        // A timer runs on: what it has sent must be asked for after how far it is, or it would be in neither answer.
+        let before = self.processes.iter().map(waiting).collect::<Result<Vec<_>, _>>()?;
+        self.obey(self.processes.iter().map(facts_order).collect(), deadline)?;
+        let after = self.processes.iter().map(waiting).collect::<Result<Vec<_>, _>>()?;
+        let queues = self.processes.iter().zip(&after).map(|(process, waiting)| pending_orders(process, waiting));
+        self.obey(queues.collect(), deadline)?;
+        let sources = self.processes.iter().zip(before.iter().zip(&after));
+        sources.map(|(process, (before, after))| self.source(process, before, after)).collect()
     }
 
-    fn source(&self, process: &ParkedProcess, waiting: &[Option<u64>]) -> Result<Source, QuiesceError> {
-        let (pending, of_threads) = pending(process, waiting)?;
+    fn source(&self, process: &ParkedProcess, before: &[Waiting], after: &[Waiting]) -> Result<Source, QuiesceError> {
+        let (pending, of_threads) = pending(process, after)?;
+        let mut facts = segment::facts(process.threads[0].slot);
+        let all_before = before.iter().fold(0, |set, it| set | it.of_thread | it.of_process);
+        for signal in pending.iter().chain(of_threads.iter().flatten()).filter(|it| all_before & bit(it) == 0) {
+            expire(&mut facts, signal);
+        }
         let threads = process.threads.iter().zip(of_threads);
         let thread = |(thread, pending): (&super::ParkedThread, _)| {
             let state = segment::thread(thread.slot);
@@ -49,48 +53,83 @@ impl ParkedJob {
             host_pid: process.host_pid,
             pid: process.pid,
             stopped: self.held.stopped().contains(&process.host_pid),
-            facts: segment::facts(process.threads[0].slot),
+            facts,
             pending,
             threads: threads.map(thread).collect::<Result<_, _>>()?,
         })
     }
 }
 
-/// For each thread that has to be asked for pending signals the set that waits for it alone. Signals of the process are
-/// asked for once, of the first thread.
-fn waiting(process: &ParkedProcess) -> Result<Vec<Option<u64>>, QuiesceError> {
+/// Signals that wait for a thread: bit N - 1 is signal N.
+#[derive(Clone, Copy, Default)]
+struct Waiting {
+    of_thread: u64,
+    /// Of its process. Told of the first thread only, which is asked for them.
+    of_process: u64,
+}
+
+impl Waiting {
+    fn any(self) -> bool {
+        self.of_thread | self.of_process != 0
+    }
+}
+
+/// What waits for each thread.
+fn waiting(process: &ParkedProcess) -> Result<Vec<Waiting>, QuiesceError> {
     let mut sets = Vec::new();
     for (at, thread) in process.threads.iter().enumerate() {
         let status = TaskStatus::read(process.host_pid, thread.host_tid).filter(|it| !it.has_ended());
         let status = status.ok_or(QuiesceError::Gone(process.host_pid))?;
-        let any = status.pending != 0 || (at == 0 && status.pending_process != 0);
-        sets.push(any.then_some(status.pending));
+        let of_process = if at == 0 { status.pending_process } else { 0 };
+        sets.push(Waiting { of_thread: status.pending, of_process });
     }
     Ok(sets)
 }
 
-fn orders(process: &ParkedProcess, waiting: &[Option<u64>]) -> VecDeque<Order> {
+fn facts_order(process: &ParkedProcess) -> VecDeque<Order> {
     let text = fs::read_to_string(format!("/proc/{}/timers", process.host_pid)).unwrap_or_default();
     let ids: Vec<i32> = timers::parse(&text).iter().map(|it| it.id).collect();
     let first = &process.threads[0];
     segment::set_timers(first.slot, &ids);
-    let mut orders = VecDeque::from([Order::new(process, first, command::FACTS)]);
-    for (thread, set) in process.threads.iter().zip(waiting) {
-        if let Some(set) = set {
-            // Which of them are the thread's own: the kernel hands both out alike.
-            thread.slot.argument[0].store(*set, Ordering::Release);
-            orders.push_back(Order::new(process, thread, command::PENDING));
-        }
+    VecDeque::from([Order::new(process, first, command::FACTS)])
+}
+
+fn pending_orders(process: &ParkedProcess, waiting: &[Waiting]) -> VecDeque<Order> {
+    let mut orders = VecDeque::new();
+    for (thread, waiting) in process.threads.iter().zip(waiting).filter(|(_, waiting)| waiting.any()) {
+        // Which of them are the thread's own: the kernel hands both out alike.
+        thread.slot.argument[0].store(waiting.of_thread, Ordering::Release);
+        orders.push_back(Order::new(process, thread, command::PENDING));
     }
     orders
 }
 
-fn pending(process: &ParkedProcess, waiting: &[Option<u64>]) -> Result<Pending, QuiesceError> {
+fn bit(signal: &Information) -> u64 {
+    1_u64.checked_shl((signal[0] as u32).wrapping_sub(1)).unwrap_or(0)
+}
+
+/// A signal came after its timer had said what is left: as the image has the signal, the timer has fired. One that fires
+/// once is over, ITIMER_REAL stands still until its signal is taken; other timers have gone on to the next time.
+fn expire(facts: &mut ProcessFacts, signal: &Information) {
+    const SI_TIMER: i32 = -2;
+    const SI_KERNEL: i32 = 0x80;
+    match (signal[0] as i32, signal[1] as i32) {
+        (libc::SIGALRM, SI_KERNEL) => facts.itimers[0][2..].fill(0),
+        (_, SI_TIMER) => {
+            let id = u64::from(signal[2] as u32);
+            let timer = facts.timers.iter_mut().find(|it| it[0] == id && it[1..3] == [0, 0]);
+            timer.into_iter().for_each(|it| it[3..].fill(0));
+        }
+        _ => {}
+    }
+}
+
+fn pending(process: &ParkedProcess, waiting: &[Waiting]) -> Result<Pending, QuiesceError> {
     let (mut of_process, mut of_threads) = (Vec::new(), Vec::new());
     for (at, (thread, set)) in process.threads.iter().zip(waiting).enumerate() {
-        let [mut own, mut shared] = match set {
-            Some(_) => segment::pending(thread.slot).ok_or(QuiesceError::Pending(process.host_pid))?,
-            None => [Vec::new(), Vec::new()],
+        let [mut own, mut shared] = match set.any() {
+            true => segment::pending(thread.slot).ok_or(QuiesceError::Pending(process.host_pid))?,
+            false => [Vec::new(), Vec::new()],
         };
         // The parking signal itself, where it was sent twice, is no business of the next life.
         own.retain(|it| it[0] as i32 != PARK_SIGNAL);
@@ -101,4 +140,31 @@ fn pending(process: &ParkedProcess, waiting: &[Option<u64>]) -> Result<Pending, 
         of_threads.push(own);
     }
     Ok((of_process, of_threads))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timer_that_fired_meanwhile_is_not_to_fire_again() {
+        let segment = crate::guardian::control::Control::create().unwrap().segment();
+        let mut facts = segment::facts(segment::claim(segment, 7, |_| false).unwrap());
+        facts.itimers[0] = [0, 5, 0, 3];
+        facts.timers[0] = [0, 0, 0, 0, 9];
+        facts.timers[1] = [1, 0, 8, 0, 9];
+        let signal = |number: u64, code: i32, id: u64| {
+            let mut information = [0; 16];
+            information[..3].copy_from_slice(&[number, u64::from(code as u32), id]);
+            information
+        };
+        expire(&mut facts, &signal(libc::SIGALRM as u64, 0, 0));
+        assert_eq!(facts.itimers[0], [0, 5, 0, 3], "kill(2) is no timer");
+        expire(&mut facts, &signal(libc::SIGALRM as u64, 0x80, 0));
+        expire(&mut facts, &signal(40, -2, 0));
+        expire(&mut facts, &signal(40, -2, 1));
+        assert_eq!(facts.itimers[0], [0, 5, 0, 0]);
+        assert_eq!((facts.timers[0], facts.timers[1]), ([0, 0, 0, 0, 0], [1, 0, 8, 0, 9]));
+        assert_eq!((bit(&signal(1, 0, 0)), bit(&signal(64, 0, 0)), bit(&signal(0, 0, 0))), (1, 1 << 63, 0));
+    }
 }
