@@ -141,7 +141,7 @@ fn describe(model: &NodeModel, kind: &FileKind) -> String {
                 ObjectKind::Anonymous => format!("shared memory, {}", table::bytes(it.size)),
                 ObjectKind::Memfd { name, .. } => format!("memfd {name}, {}", table::bytes(it.size)),
                 ObjectKind::SysV { id, .. } => format!("System V shared memory {id}"),
-                ObjectKind::Named { file } => format!("file {}, contents kept", file.path),
+                ObjectKind::Named { file } | ObjectKind::Spare { file } => format!("file {}, contents kept", file.path),
                 ObjectKind::Deleted { path } => format!("deleted file {path}, contents kept"),
             },
         ),

@@ -72,6 +72,8 @@ pub fn main() -> Result<ExitCode, Failure> {
 }
 
 fn restart(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
+    // What dead lives have left is cleared away, whatever becomes of this one.
+    job::list()?;
     let found = generations::find(TOOL, &options.dir, options.generation)?;
     // Every byte is read before anything is touched: a file that is cut back is not for nothing.
     let damage = found.damage();

@@ -15,6 +15,7 @@ const SCHED_YIELD: usize = 24;
 const GETITIMER: usize = 36;
 const GETPID: usize = 39;
 const WAIT4: usize = 61;
+const GETSOCKOPT: usize = 55;
 const GETPPID: usize = 110;
 const RT_SIGPENDING: usize = 127;
 const RT_SIGTIMEDWAIT: usize = 128;
@@ -25,9 +26,11 @@ const ARCH_PRCTL: usize = 158;
 const GETTID: usize = 186;
 const FUTEX: usize = 202;
 const TIMER_GETTIME: usize = 224;
+const CLOCK_GETTIME: usize = 228;
 const EXIT_GROUP: usize = 231;
 const GET_ROBUST_LIST: usize = 274;
 const RT_TGSIGQUEUEINFO: usize = 297;
+const PRLIMIT64: usize = 302;
 const MEMBARRIER: usize = 324;
 const CLOSE_RANGE: usize = 436;
 
@@ -36,7 +39,8 @@ const FUTEX_WAKE: usize = 1;
 const EVERYBODY: usize = i32::MAX as usize;
 /// Bytes of a kernel signal set.
 const SET_BYTES: usize = 8;
-const SIG_SETMASK: usize = 2;
+const SIG_UNBLOCK: usize = 1;
+const RLIMIT_NOFILE: usize = 7;
 
 /// A call whose arguments are numbers, or addresses of live memory that the kernel reads or fills.
 fn raw(number: usize, arguments: [usize; 6]) -> isize {
@@ -92,9 +96,11 @@ pub fn action_of(signal: i32) -> Action {
     action
 }
 
-/// Sets the action of a signal.
-pub fn set_action(signal: i32, action: &Action) {
-    raw(RT_SIGACTION, [signal as usize, action.as_ptr() as usize, 0, SET_BYTES, 0, 0]);
+/// Sets the action of a signal; the old one.
+pub fn set_action(signal: i32, action: &Action) -> Action {
+    let mut old = [0; 4];
+    raw(RT_SIGACTION, [signal as usize, action.as_ptr() as usize, (&raw mut old) as usize, SET_BYTES, 0, 0]);
+    old
 }
 
 /// The signals that wait for this thread or its process and are blocked.
@@ -104,18 +110,15 @@ pub fn pending() -> u64 {
     set
 }
 
-/// Changes this thread's signal mask; the old one.
-pub fn set_mask(set: u64) -> u64 {
-    let mut old = 0_u64;
-    raw(RT_SIGPROCMASK, [SIG_SETMASK, (&raw const set) as usize, (&raw mut old) as usize, SET_BYTES, 0, 0]);
-    old
+/// Sets this thread's signal mask.
+pub fn set_mask(set: u64) {
+    const SIG_SETMASK: usize = 2;
+    raw(RT_SIGPROCMASK, [SIG_SETMASK, (&raw const set) as usize, 0, SET_BYTES, 0, 0]);
 }
 
-/// This thread's signal mask.
-pub fn mask() -> u64 {
-    let mut old = 0_u64;
-    raw(RT_SIGPROCMASK, [SIG_SETMASK, 0, (&raw mut old) as usize, SET_BYTES, 0, 0]);
-    old
+/// Takes signals out of this thread's mask.
+pub fn unblock(set: u64) {
+    raw(RT_SIGPROCMASK, [SIG_UNBLOCK, (&raw const set) as usize, 0, SET_BYTES, 0, 0]);
 }
 
 /// Takes one pending signal, those of the thread before those of the process; None when there is none.
@@ -126,9 +129,10 @@ pub fn take_pending(information: &mut [u64; 16]) -> Option<u32> {
     u32::try_from(raw(RT_SIGTIMEDWAIT, arguments)).ok()
 }
 
-/// Queues a signal for this process.
+/// Queues a signal for this process. Addressed to the thread itself: what kill(2), the kernel or a timer has sent may only
+/// be sent again to oneself, and for that the kernel looks at the thread's number, not the process's.
 pub fn queue_for_process(signal: u32, information: &[u64; 16]) {
-    raw(RT_SIGQUEUEINFO, [getpid() as usize, signal as usize, information.as_ptr() as usize, 0, 0, 0]);
+    raw(RT_SIGQUEUEINFO, [gettid() as usize, signal as usize, information.as_ptr() as usize, 0, 0, 0]);
 }
 
 /// Queues a signal for this thread.
@@ -182,6 +186,24 @@ pub fn program_break() -> u64 {
     raw(BRK, [0; 6]) as u64
 }
 
+/// CLOCK_MONOTONIC, which goes on where it was after a restart.
+pub fn monotonic_ns() -> u64 {
+    const MONOTONIC: usize = 1;
+    let mut time = [0_u64; 2];
+    raw(CLOCK_GETTIME, [MONOTONIC, (&raw mut time) as usize, 0, 0, 0, 0]);
+    time[0] * 1_000_000_000 + time[1]
+}
+
+/// A time-out of a socket: seconds and microseconds; None where it has none, or is no socket.
+pub fn socket_time_out(descriptor: usize, option: usize) -> Option<[u64; 2]> {
+    const SOL_SOCKET: usize = 1;
+    let mut time = [0_u64; 2];
+    let mut bytes = size_of_val(&time) as u32;
+    let (value, length) = ((&raw mut time) as usize, (&raw mut bytes) as usize);
+    let result = raw(GETSOCKOPT, [descriptor, SOL_SOCKET, option, value, length, 0]);
+    (result == 0 && time != [0; 2]).then_some(time)
+}
+
 /// getitimer(2): interval s, µs, value s, µs.
 pub fn interval_timer(which: usize) -> [u64; 4] {
     let mut setting = [0; 4];
@@ -225,6 +247,18 @@ pub fn map_shared(descriptor: usize, length: usize) -> isize {
 pub fn open(path: &[u8]) -> isize {
     const READ_WRITE_CLOEXEC: usize = 2 | 0o2_000_000;
     raw(OPEN, [path.as_ptr() as usize, READ_WRITE_CLOEXEC, 0, 0, 0, 0])
+}
+
+/// getrlimit(RLIMIT_NOFILE): soft and hard.
+pub fn descriptor_limit() -> [u64; 2] {
+    let mut limit = [0_u64; 2];
+    raw(PRLIMIT64, [0, RLIMIT_NOFILE, 0, limit.as_mut_ptr() as usize, 0, 0]);
+    limit
+}
+
+/// setrlimit(RLIMIT_NOFILE).
+pub fn set_descriptor_limit(limit: [u64; 2]) {
+    raw(PRLIMIT64, [0, RLIMIT_NOFILE, limit.as_ptr() as usize, 0, 0, 0]);
 }
 
 /// write(2).

@@ -85,6 +85,11 @@ fn pending(slot: &'static Slot) -> i64 {
             mine &= !bit; // a standard signal waits at most once in each queue
         }
         let which = usize::from(!of_thread);
+        // SAFETY: as below; these entries have been written.
+        if unsafe { is_known_timer(&information, lists[which], lengths[which]) } {
+            information = [0; 16];
+            continue;
+        }
         if lengths[which] >= PENDING {
             requeue(slot, lengths);
             // What was taken last must not be lost either.
@@ -108,6 +113,21 @@ fn pending(slot: &'static Slot) -> i64 {
         place.store(length as u32, Ordering::Release);
     }
     0
+}
+
+/// Whether a POSIX timer's signal is in the list already. A timer has one at most; but taking it winds the timer up again,
+/// and what is queued in its place does not keep the timer from sending another.
+///
+/// # Safety
+/// `length` entries of `list` are there and nobody writes to them.
+unsafe fn is_known_timer(information: &[u64; 16], list: *const [[u64; 16]; PENDING], length: usize) -> bool {
+    const SI_TIMER: u32 = -2_i32 as u32;
+    // siginfo_t: signal and errno, code, then timer id and overruns.
+    let who = |it: &[u64; 16]| (it[0] as u32, it[1] as u32, it[2] as u32);
+    let sent_by_timer = information[1] as u32 == SI_TIMER;
+    // SAFETY: the caller's.
+    let known = || (0..length).any(|at| who(&unsafe { (&raw const (*list)[at]).read_volatile() }) == who(information));
+    sent_by_timer && known()
 }
 
 fn requeue(slot: &Slot, lengths: [usize; 2]) {

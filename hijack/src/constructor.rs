@@ -4,12 +4,10 @@
 use core::ffi::c_char;
 use core::sync::atomic::Ordering;
 
-use hijack_abi::{RANKS, SEGMENT_FILE, Segment};
+use hijack_abi::{RANKS, Segment};
 
 use crate::{call, environment, libc, segment, signal, strings};
 
-/// Bytes of the segment's path at most (PATH_MAX).
-const PATH_BYTES_MAX: usize = 4096;
 /// Variables by which MPI launchers tell a process that it is a rank: Open MPI, PMIx, PMI (MPICH).
 const RANK_VARIABLES: [&str; 3] = ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"];
 
@@ -20,33 +18,17 @@ static CONSTRUCTOR: unsafe extern "C" fn(i32, *const *const c_char, *const *cons
 unsafe extern "C" fn construct(_: i32, _: *const *const c_char, arguments: *const *const c_char) {
     // SAFETY: this is the constructor; the loader passes the program's environment, which ends with a null pointer.
     unsafe { environment::remember(arguments) };
-    let Some(folder) = environment::job_folder() else { return };
-    if !map_segment(folder.to_bytes()) {
-        return; // the signal stays as it is: nobody sends it to a process that cannot take it
+    if environment::job_folder().is_none() {
+        return; // the signal stays as it is: nobody sends it to a process that is of no job
     }
     signal::install();
     signal::unblock();
     let own = libc::environ();
     let list = if own.is_null() { arguments } else { own };
-    if let Some(segment) = segment::get()
-        // SAFETY: the environment as it is, before any code of the program has run.
-        && RANK_VARIABLES.iter().any(|name| unsafe { strings::variable(list, name) }.is_some())
-    {
-        announce_rank(segment);
+    // SAFETY: the environment as it is, before any code of the program has run.
+    if unsafe { strings::has_one_of(list, &RANK_VARIABLES) } {
+        segment::get_or_map().into_iter().for_each(announce_rank);
     }
-}
-
-fn map_segment(folder: &[u8]) -> bool {
-    let mut path = [0; PATH_BYTES_MAX];
-    let parts = [folder, b"/", SEGMENT_FILE.as_bytes()];
-    for (at, byte) in parts.into_iter().flatten().enumerate() {
-        // The last byte stays zero.
-        match path[..PATH_BYTES_MAX - 1].get_mut(at) {
-            Some(place) => *place = *byte,
-            None => return false,
-        }
-    }
-    segment::map(&path)
 }
 
 /// The agent watches ranks. What a rank starts inherits the variables and is none; a rank that execs is the same rank.

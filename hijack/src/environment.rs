@@ -14,11 +14,12 @@ use hijack_abi::{JOB_FOLDER_VARIABLE, LIBRARY_FILE};
 
 use crate::libc;
 use crate::stack;
-use crate::strings::{List, Writer, entries, pointers, value, variable};
+use crate::strings::{List, Writer, pointers, value, variable};
 
 const PRELOAD_VARIABLE: &str = "LD_PRELOAD";
-/// PATH_MAX: the longest folder that a library in it could be loaded from.
-const FOLDER_MAX: usize = 4096 - LIBRARY_FILE.len() - 2;
+/// Bytes of the longest folder of a job; `/tmp/slackwater-UID/JOB` has half as many. All that this library writes to
+/// lies in one page.
+pub const FOLDER_MAX: usize = 128;
 /// `SLACKWATER_JOB=`, the longest folder, its end.
 const ASSIGNMENT_MAX: usize = JOB_FOLDER_VARIABLE.len() + 1 + FOLDER_MAX + 1;
 /// The most bytes of stack that a repaired environment may take, pointers and the new LD_PRELOAD: a larger one is left
@@ -102,17 +103,18 @@ impl<'a> Repair<'a> {
         let mut preload = None;
         let mut variables = 0;
         // SAFETY: as the caller promises.
-        for entry in unsafe { entries::<'a>(environment) } {
+        for entry in unsafe { pointers(environment) } {
             variables += 1;
-            match value(entry, JOB_FOLDER_VARIABLE) {
+            // SAFETY: as the caller promises.
+            match unsafe { value(entry, JOB_FOLDER_VARIABLE) }.map(CStr::to_bytes) {
                 Some(other) if other == folder => has_job = true,
                 None | Some([]) => {}
                 Some(_) => return None,
             }
-            // glibc's linker takes the last one.
-            preload = value(entry, PRELOAD_VARIABLE).or(preload);
+            // SAFETY: as the caller promises. glibc's linker takes the last one.
+            preload = unsafe { value(entry, PRELOAD_VARIABLE) }.or(preload);
         }
-        let preload = preload.unwrap_or_default();
+        let preload = preload.map(CStr::to_bytes).unwrap_or_default();
         let preloaded = preloads(preload, folder);
         (!has_job || !preloaded).then_some(Self { folder, variables, preload: (!preloaded).then_some(preload) })
     }
@@ -147,12 +149,11 @@ impl<'a> Repair<'a> {
         }
         push(assignment.as_ptr());
         // SAFETY: as the caller promises.
-        for pointer in unsafe { pointers(environment) } {
-            // SAFETY: as above.
-            let entry = unsafe { CStr::from_ptr(pointer) };
-            let replaced = self.preload.is_some() && value(entry, PRELOAD_VARIABLE).is_some();
-            if !replaced && value(entry, JOB_FOLDER_VARIABLE).is_none() {
-                push(pointer);
+        for entry in unsafe { pointers(environment) } {
+            // SAFETY: as the caller promises.
+            let has = |name| unsafe { value(entry, name) }.is_some();
+            if !has(JOB_FOLDER_VARIABLE) && (self.preload.is_none() || !has(PRELOAD_VARIABLE)) {
+                push(entry);
             }
         }
         push(core::ptr::null());

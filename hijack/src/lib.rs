@@ -1,7 +1,8 @@
 //! `libckpt_hijack.so`: what lives inside the processes of a job.
 //!
 //! ```text
-//! constructor   maps the control segment, installs the handler of signal 33, announces MPI ranks
+//! constructor   installs the handler of signal 33, announces MPI ranks
+//! segment       maps the control segment when it is first needed
 //! signal        the signal: installed, held back across exec, chained to what glibc sends itself with it
 //! park          the handler: publishes where the thread is, waits, does what the agent asks, leaves
 //! commands      what can be asked: facts, pending signals, a twin, an unmapping

@@ -9,7 +9,7 @@ use core::arch::{global_asm, naked_asm};
 use core::ptr;
 use core::sync::atomic::Ordering;
 
-use hijack_abi::{Segment, Slot, ThreadState, command, state};
+use hijack_abi::{Segment, Slot, SyscallHint, ThreadState, command, state};
 
 use crate::interrupted::{self, Context};
 use crate::{call, commands, segment, signal};
@@ -56,23 +56,38 @@ unsafe extern "C" fn arrive(information: *const u32, context: *mut Context, stac
         unsafe { signal::chain(information, context.cast()) };
         return;
     }
-    let Some(segment) = segment::get() else { return };
+    // SAFETY: the handler's own arguments.
+    if !unsafe { park(context, stack, way_back) } {
+        // Nobody waits for us, but a call was interrupted all the same. What the agent knew of it may be of another signal.
+        // SAFETY: the kernel's frame of this handler, alive until it returns.
+        unsafe { interrupted::note(&mut *context, &SyscallHint::default()) };
+    }
+    // SAFETY: the same frame.
+    unsafe { interrupted::repair(&mut *context) };
+}
+
+/// Parks, if that is what the signal is for. A signal that comes late finds the gate open, or a slot that was not prepared
+/// for it: an attempt to park the job may have been given up meanwhile.
+///
+/// # Safety
+/// As in `arrive`.
+unsafe fn park(context: *mut Context, stack: u64, way_back: u64) -> bool {
+    let Some(segment) = segment::get_or_map() else { return false };
     let epoch = segment.epoch.load(Ordering::Acquire);
     let tid = call::gettid();
-    let Some(slot) = segment::slot(segment, tid) else { return };
+    let Some(slot) = segment::slot(segment, tid) else { return false };
     let asked = slot.state.load(Ordering::Acquire) == state::ASKED && slot.epoch.load(Ordering::Acquire) == epoch;
-    // A signal that comes late finds the gate open, or a slot that was not prepared for it.
     if !asked || segment.gate.load(Ordering::Acquire) >= epoch {
-        return;
+        return false;
     }
+    signal::let_ignored_through();
     // SAFETY: while the slot's state is ASKED, `thread` is this thread's to write and nobody's to read.
     unsafe { publish(slot, tid, context, stack, way_back) };
     // SAFETY: the kernel's frame of this handler, alive until it returns; the hint is the agent's, written before the
     // signal and not changed while the slot is ours.
     unsafe { interrupted::note(&mut *context, &(&raw const slot.hint).read_volatile()) };
     stay(segment, slot, epoch);
-    // SAFETY: the same frame.
-    unsafe { interrupted::repair(&mut *context) };
+    true
 }
 
 /// In the same handler after a restart: the segment is a new one at the old address, with a slot prepared for us.

@@ -6,19 +6,10 @@ use core::ffi::{CStr, c_char};
 /// A list of strings that ends with a null pointer: `argv`, `envp`.
 pub type List = *const *const c_char;
 
-/// The entries of a list; of none when it is null, as the kernel has it.
+/// The pointers of a list, without the null; of none when it is null, as the kernel has it.
 ///
 /// # Safety
-/// `list` is null, or a list that ends with a null pointer and lives, with its strings, for `'a`.
-pub unsafe fn entries<'a>(list: List) -> impl Iterator<Item = &'a CStr> {
-    // SAFETY: the caller's list ends with a null pointer, where this iterator ends; its strings are C strings.
-    unsafe { pointers(list).map(|entry| CStr::from_ptr(entry)) }
-}
-
-/// The pointers of a list, without the null.
-///
-/// # Safety
-/// As for [`entries`], without the strings.
+/// `list` is null, or a list that ends with a null pointer.
 pub unsafe fn pointers(list: List) -> impl Iterator<Item = *const c_char> {
     let mut next = list;
     core::iter::from_fn(move || {
@@ -36,18 +27,39 @@ pub unsafe fn pointers(list: List) -> impl Iterator<Item = *const c_char> {
     })
 }
 
-/// The value of an entry `NAME=value` of this name.
-pub fn value<'a>(entry: &'a CStr, name: &str) -> Option<&'a [u8]> {
-    entry.to_bytes().strip_prefix(name.as_bytes())?.strip_prefix(b"=")
+/// The value of an entry `NAME=value` of this name. Reads no further than it has to: environments are long, and looked
+/// through at every start and every exec.
+///
+/// # Safety
+/// `entry` is a C string that lives for `'a`.
+pub unsafe fn value<'a>(entry: *const c_char, name: &str) -> Option<&'a CStr> {
+    let wanted = name.bytes().chain([b'=']);
+    // SAFETY: a byte is read only when all before it were those of the name, so none of them was the string's end; what
+    // follows the name is a C string, too.
+    unsafe {
+        wanted
+            .enumerate()
+            .all(|(at, byte)| *entry.add(at) as u8 == byte)
+            .then(|| CStr::from_ptr(entry.add(name.len() + 1)))
+    }
 }
 
 /// The value of the variable `name` in an environment, the first one, as getenv(3) has it.
 ///
 /// # Safety
-/// As for [`entries`].
+/// `environment` is null, or a list that ends with a null pointer and lives, with its strings, for `'a`.
 pub unsafe fn variable<'a>(environment: List, name: &str) -> Option<&'a [u8]> {
     // SAFETY: as the caller promises.
-    unsafe { entries(environment) }.find_map(|entry| value(entry, name))
+    unsafe { pointers(environment).find_map(|entry| value(entry, name)) }.map(CStr::to_bytes)
+}
+
+/// Whether an environment has one of these variables.
+///
+/// # Safety
+/// As for [`variable`].
+pub unsafe fn has_one_of(environment: List, names: &[&str]) -> bool {
+    // SAFETY: as the caller promises.
+    unsafe { pointers(environment).any(|entry| names.iter().any(|name| value(entry, name).is_some())) }
 }
 
 /// Writes bytes one behind the other into memory that is known to be large enough.

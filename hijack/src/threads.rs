@@ -9,7 +9,7 @@ use core::ffi::{c_int, c_void};
 
 use crate::environment;
 use crate::objects::Next;
-use crate::signal;
+use crate::{segment, signal};
 
 /// What they point to goes through unseen.
 type PthreadCreate = unsafe extern "C" fn(*mut c_void, *const c_void, *const c_void, *mut c_void) -> c_int;
@@ -33,6 +33,7 @@ pub unsafe fn pthread_create(
     argument: *mut c_void,
 ) -> c_int {
     let Some(real) = PTHREAD_CREATE.address() else { return ENOSYS };
+    make_ready();
     // SAFETY: libc's function of that name has this type; the arguments are the caller's.
     let result =
         unsafe { core::mem::transmute::<*const c_void, PthreadCreate>(real)(thread, attributes, start, argument) };
@@ -46,14 +47,20 @@ pub unsafe fn pthread_create(
 /// As the C function.
 pub unsafe fn thrd_create(thread: *mut c_void, start: *const c_void, argument: *mut c_void) -> c_int {
     let Some(real) = THRD_CREATE.address() else { return THRD_ERROR };
+    make_ready();
     // SAFETY: as above.
     let result = unsafe { core::mem::transmute::<*const c_void, ThrdCreate>(real)(thread, start, argument) };
     take_back();
     result
 }
 
+/// The last moment at which nobody sees the descriptor of the segment come and go.
+fn make_ready() {
+    segment::get_or_map();
+}
+
 fn take_back() {
     if environment::job_folder().is_some() {
-        signal::install();
+        signal::take_back();
     }
 }

@@ -235,6 +235,44 @@ fn threads_and_small_signal_stacks_work() -> Outcome {
 }
 
 #[test]
+fn the_segment_is_mapped_when_it_is_needed() -> Outcome {
+    let ground = Ground::new()?;
+    let program = ground.compile("segment", &[])?;
+    let run = |how: &str, variable: &str| {
+        let mut command = ground.command(&program, true);
+        command.arg(how).env(variable, "0");
+        said(command)
+    };
+    assert_eq!(run("thread", "A")?, "start 0\nthen 1\n");
+    // Also with no descriptor left.
+    assert_eq!(run("park", "A")?, "start 0\nlimit 1, descriptor left 0\nthen 1\n");
+    for variable in ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"] {
+        assert_eq!(run("thread", variable)?, "start 1\nthen 1\n", "a rank");
+    }
+    Ok(())
+}
+
+/// Program headers: what a start costs.
+#[test]
+fn the_library_is_two_mappings_and_writes_to_one_page() -> Outcome {
+    let mut readelf = Command::new("readelf");
+    readelf.arg("-lW").arg(library()?);
+    let text = said(readelf)?;
+    let loads: Vec<Vec<&str>> = text
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|words| words.first() == Some(&"LOAD"))
+        .collect();
+    assert_eq!(loads.len(), 2, "{text}");
+    let number = |text: &str| u64::from_str_radix(text.trim_start_matches("0x"), 16);
+    let (address, bytes) = (number(loads[1][2])?, number(loads[1][5])?);
+    assert!(loads[1].contains(&"RW") && address % 4096 + bytes <= 4096, "{text}");
+    assert!(bytes > number(loads[1][4])?, "without .bss the page is read before it is written, a fault more: {text}");
+    assert!(!text.contains("GNU_RELRO"), "{text}");
+    Ok(())
+}
+
+#[test]
 fn the_library_needs_nothing() -> Outcome {
     let library = library()?;
     let mut readelf = Command::new("readelf");

@@ -2,7 +2,7 @@
 //! where commands find the job. The folders are the registry; there is no other.
 //!
 //! ```text
-//! libckpt_hijack.so   link to the installed one: the path that LD_PRELOAD names
+//! libckpt_hijack.so   copy of the installed one, or a link: the path that LD_PRELOAD names
 //! segment             link to /proc/GUARDIAN/fd/N, the memfd of the control segment
 //! agent.sock          where `ckpt` asks
 //! job.json            JobRecord
@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use hijack_abi::{LIBRARY_FILE, SEGMENT_FILE};
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::getuid;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -144,7 +145,7 @@ pub struct JobFolder {
 }
 
 impl JobFolder {
-    /// Makes the folder of `record.job` with its record and a link to `library`.
+    /// Makes the folder of `record.job` with its record and `library`.
     ///
     /// # Errors
     /// [`JobError::Runs`] when a life of the same job runs here; [`JobError::Squatted`]; [`JobError::Io`].
@@ -162,9 +163,8 @@ impl JobFolder {
         };
         let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
             .map_err(|(_, errno)| JobError::io("lock", &fresh)(errno.into()))?;
-        let filled = write_record(&fresh, record).and_then(|()| {
-            symlink(library, fresh.join(LIBRARY_FILE)).map_err(JobError::io("link the library into", &fresh))
-        });
+        let filled = write_record(&fresh, record)
+            .and_then(|()| put_library(library, &fresh).map_err(JobError::io("put the library into", &fresh)));
         let path = fresh.with_file_name(&record.job);
         if let Err(error) = filled
             .and_then(|()| make_way(&path))
@@ -212,6 +212,23 @@ impl JobFolder {
 #[must_use]
 pub fn parent() -> PathBuf {
     Path::new(BASE).join(format!("slackwater-{}", getuid()))
+}
+
+/// Puts the library into a job's folder: a copy, which an upgrade while the job runs does not touch, and whose path is the
+/// shortest for every program that starts; a link where programs may not be loaded from that file system.
+///
+/// # Errors
+/// When neither can be made.
+pub fn put_library(library: &Path, folder: &Path) -> io::Result<()> {
+    let at = folder.join(LIBRARY_FILE);
+    let loadable = statvfs(folder).is_ok_and(|about| !about.flags().contains(FsFlags::ST_NOEXEC));
+    if loadable && fs::copy(library, &at).is_ok() {
+        return Ok(());
+    }
+    match fs::remove_file(&at) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => symlink(library, at),
+    }
 }
 
 /// A new id: eight letters and digits, none that is taken for another.
@@ -346,6 +363,20 @@ mod tests {
         let link = place.path().join("link");
         symlink(place.path(), &link).unwrap();
         assert!(matches!(check_owner(&link), Err(JobError::Squatted { .. })));
+    }
+
+    #[test]
+    fn the_library_is_copied_and_linked_where_that_fails() {
+        let place = tempfile::tempdir().unwrap();
+        let library = place.path().join("installed.so");
+        fs::write(&library, "library").unwrap();
+        put_library(&library, place.path()).unwrap();
+        let at = place.path().join(LIBRARY_FILE);
+        fs::write(&library, "another").unwrap();
+        assert_eq!(fs::read(&at).unwrap(), b"library");
+        fs::remove_file(&at).unwrap();
+        put_library(Path::new("/nowhere/lib.so"), place.path()).unwrap();
+        assert_eq!(fs::read_link(&at).unwrap(), Path::new("/nowhere/lib.so"));
     }
 
     #[test]

@@ -44,13 +44,19 @@ pub fn check(pids: impl IntoIterator<Item = u32>) -> Vec<Offence> {
     pids.into_iter().flat_map(of_process).collect()
 }
 
-/// Why a process does not map the control segment and never will; `None` when it does, or when it may only just have been
+/// Why a process does not have the library and never will; `None` when it has, or when it may only just have been
 /// executed.
 #[must_use]
-pub fn without_segment(pid: u32) -> Option<String> {
+pub fn unloaded(pid: u32) -> Option<String> {
     let process = Path::new("/proc").join(pid.to_string());
     let maps = fs::read_to_string(process.join("maps")).ok()?;
-    if maps.is_empty() || maps.contains(MAPPED_AS) { None } else { without_library(&process) }
+    if maps.is_empty() || shows_library(&maps) { None } else { without_library(&process) }
+}
+
+/// Whether a process has the library: its file, or, in a later life, where that may be an upgraded one, the segment.
+#[must_use]
+pub fn shows_library(maps: &str) -> bool {
+    maps.contains(LIBRARY_FILE) || maps.contains(MAPPED_AS)
 }
 
 /// What is in the way with one process.
@@ -67,7 +73,7 @@ fn of_process(pid: u32) -> Vec<Offence> {
             vec![offence(reason.into())]
         }
         Ok(maps) => {
-            let library = if maps.contains(MAPPED_AS) { None } else { without_library(&process) };
+            let library = if shows_library(&maps) { None } else { without_library(&process) };
             let names = maps.lines().filter_map(|line| line.split_whitespace().nth(5).map(str::to_owned));
             let files = descriptors(&process).map(|(number, name)| (format!("descriptor {number}, {name}"), name));
             let mappings = names.map(|name| (format!("mapping of {name}"), name));

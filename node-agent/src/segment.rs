@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use hijack_abi::{PENDING, PROBES, ProcessFacts, Segment, Slot, SyscallHint, ThreadState, command, slot_index, state};
 
-/// What /proc/PID/maps calls the segment.
+/// What /proc/PID/maps calls the segment, once a process has mapped it: the library does when it is first needed.
 pub const MAPPED_AS: &str = "/memfd:slackwater-segment";
 /// Tid of a slot whose thread has got another one. No thread has it: pids end far below.
 const ABANDONED: u32 = u32::MAX;
@@ -162,9 +162,13 @@ fn is_free(segment: &'static Segment, slot: &Slot, is_gone: &mut impl FnMut(u32)
 
 /// A thread that has entered the handler again has left through the slot that it abandoned.
 fn has_parked_since(segment: &'static Segment, abandoned: &Slot, owner: u32) -> bool {
-    find(segment, owner).is_some_and(|newer| {
-        let been_there = matches!(newer.state.load(Ordering::Acquire), state::PARKED | state::LEFT);
-        been_there && newer.epoch.load(Ordering::Acquire) > abandoned.epoch.load(Ordering::Acquire)
+    probes(segment, owner).any(|slot| {
+        let is_its_own = match slot.tid.load(Ordering::Acquire) {
+            ABANDONED => slot.argument[0].load(Ordering::Acquire) == u64::from(owner),
+            tid => tid == owner,
+        };
+        let been_there = matches!(slot.state.load(Ordering::Acquire), state::PARKED | state::LEFT);
+        is_its_own && been_there && slot.epoch.load(Ordering::Acquire) > abandoned.epoch.load(Ordering::Acquire)
     })
 }
 
@@ -202,7 +206,7 @@ mod tests {
     #[test]
     fn an_abandoned_slot_is_reused_when_its_thread_has_parked_in_another() {
         let segment = Control::create().unwrap().segment();
-        let rivals = rivals(2);
+        let rivals = rivals(3);
         let old = claim(segment, rivals[0], |_| false).unwrap();
         ask(old, 1, SyscallHint::default());
         old.state.store(state::PARKED, Ordering::Release);
@@ -214,8 +218,21 @@ mod tests {
         assert!(claim(segment, rivals[1], |_| false).is_some());
         assert_eq!(slots_from(segment, rivals[1]), 2, "the first place is not free yet");
         new.state.store(state::PARKED, Ordering::Release);
-        assert!(claim(segment, rivals[1] + hijack_abi::SLOTS as u32, |_| false).is_some());
-        assert_eq!(slots_from(segment, rivals[1] + hijack_abi::SLOTS as u32), 0);
+        let third = claim(segment, rivals[2], |_| false).unwrap();
+        assert_eq!(slots_from(segment, rivals[2]), 0);
+        third.state.store(state::LEFT, Ordering::Release);
+    }
+
+    #[test]
+    fn a_thread_that_is_stopped_in_every_park_needs_few_slots() {
+        let segment = Control::create().unwrap().segment();
+        for epoch in 1..100 {
+            let slot = claim(segment, 7, |_| false).unwrap();
+            assert!(slots_from(segment, 7) < 3);
+            ask(slot, epoch, SyscallHint::default());
+            slot.state.store(state::PARKED, Ordering::Release);
+            abandon(slot);
+        }
     }
 
     #[test]

@@ -40,7 +40,6 @@ const NO_FACTS: ProcessFacts = ProcessFacts {
     xcomp_permitted: 0,
     timers_len: 0,
     timers: [[0; 5]; 16],
-    scratch: [0; 8],
 };
 
 /// The program with its two processes, and what it said of itself.
@@ -232,7 +231,9 @@ fn check(sharer: &Sharer, seen: &Snapshot) {
     indices.sort_unstable();
     indices.dedup();
     assert_eq!(indices.len(), count, "two kinds share an object");
-    assert_eq!(seen.objects.len(), count, "{:#?}", seen.objects);
+    // The program's own files lie below /tmp: those that it has open have a copy each.
+    let shared: Vec<_> = seen.objects.iter().filter(|it| !matches!(it.kind, ObjectKind::Spare { .. })).collect();
+    assert_eq!(shared.len(), count, "{:#?}", seen.objects);
     let mode = |name| seen.objects[seen.object(sharer, name)].mode;
     assert_eq!((mode("removed"), mode("kept"), mode("deleted"), mode("store")), (0o640, 0o600, 0o640, 0o640));
     let [id, key] = sharer.places["id"];

@@ -1,6 +1,9 @@
-/* loops WHAT COUNT: the time of many small operations, best of five: malloc, open, read, or exec (fork and exec). */
+/* loops WHAT COUNT: the time of many small operations, best of five: malloc, open, read, or exec (fork and exec). It is
+   processor time, of the program, its children and the kernel: nothing here waits for anything but a processor, which on
+   a machine that does other things takes as long as it takes. */
 #include "judge.h"
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 #define ROUNDS 5
@@ -43,14 +46,24 @@ static void execs(long count) {
     }
 }
 
+static double processor_s(void) {
+    double sum = 0;
+    for (int who = RUSAGE_CHILDREN; who <= RUSAGE_SELF; who++) {
+        struct rusage usage;
+        getrusage(who, &usage);
+        sum += usage.ru_utime.tv_sec + usage.ru_stime.tv_sec + (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
+    }
+    return sum;
+}
+
 int main(int argc, char **argv) {
     MUST(argc == 3);
     void (*what)(long) = !strcmp(argv[1], "malloc") ? mallocs : !strcmp(argv[1], "open") ? opens : !strcmp(argv[1], "read") ? reads : execs;
     double best = 1e9;
     for (int round = 0; round < ROUNDS; round++) {
-        double begun = now_s();
+        double begun = processor_s();
         what(atol(argv[2]));
-        double took = now_s() - begun;
+        double took = processor_s() - begun;
         if (took < best) best = took;
     }
     printf("SECONDS %.6f\n", best);

@@ -1,4 +1,4 @@
-/* signals STEPS: handlers, masks, pending signals, alternate stack, interval and POSIX timers, job-control dispositions. */
+/* signals STEPS [US]: handlers, masks, pending signals, alternate stack, interval and POSIX timers, job-control dispositions. */
 #include "judge.h"
 #include <pthread.h>
 #include <signal.h>
@@ -32,7 +32,7 @@ static void handle(int signal, void (*handler)(int), void (*informed)(int, sigin
     MUST(sigaction(signal, &action, NULL) == 0);
 }
 
-static void set_up(timer_t *timer) {
+static void set_up(timer_t *timer, long us) {
     size_t size = 64 << 10;
     stack_low = malloc(size), stack_high = stack_low + size;
     stack_t stack = {.ss_sp = stack_low, .ss_size = size};
@@ -43,11 +43,11 @@ static void set_up(timer_t *timer) {
     handle(SIGRTMIN + 7, NULL, on_queued, SA_RESTART);
     handle(SIGUSR2, on_plain, NULL, 0);
     signal(SIGPIPE, SIG_IGN);
-    struct itimerval every = {{0, 15000}, {0, 15000}};
+    struct itimerval every = {{0, us}, {0, us}};
     MUST(setitimer(ITIMER_REAL, &every, NULL) == 0);
     struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGRTMIN + 3, .sigev_value.sival_int = 4711};
     MUST(timer_create(CLOCK_MONOTONIC, &event, timer) == 0);
-    struct itimerspec spec = {{0, 25000000}, {0, 25000000}};
+    struct itimerspec spec = {{0, us * 1700}, {0, us * 1700}};
     MUST(timer_settime(*timer, 0, &spec, NULL) == 0);
 }
 
@@ -68,7 +68,7 @@ int main(int argc, char **argv) {
     long steps = argument(argc, argv, 1, 120);
     uint64_t hash = 3;
     timer_t timer;
-    set_up(&timer);
+    set_up(&timer, argument(argc, argv, 2, 15000));
     queue_some();
     for (long k = 1; k <= steps; k++) {
         sig_atomic_t before = ticks, timer_before = timer_ticks, stack_before = on_stack;

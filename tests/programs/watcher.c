@@ -13,6 +13,7 @@
 #include <sys/sem.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 
 #define BIG (1 << 20)
 static volatile int over;
@@ -150,10 +151,16 @@ static void *in_message_queue(void *argument) {
     MUST(msgctl(queue, IPC_RMID, NULL) == 0 && semctl(set, 0, IPC_RMID) == 0);
     return argument;
 }
+/* Nobody handles SIGCHLD: that a child ends is nothing to the other threads. */
+static void *in_wait(void *argument) {
+    int status;
+    FOREVER(13, (fork() ?: (usleep(500), _exit(3), 0)) > 0 && wait(&status) > 0 && WEXITSTATUS(status) == 3);
+    return argument;
+}
 
 int main(int argc, char **argv) {
     void *(*kinds[])(void *) = {in_poll,      in_select,          in_epoll,     in_nanosleep, in_clock_nanosleep, in_sigtimedwait, in_semaphore,
-                                in_receive_timeout, in_big_write, in_slow_read, in_big_send,  in_wait_all,        in_message_queue};
+                                in_receive_timeout, in_big_write, in_slow_read, in_big_send,  in_wait_all,        in_message_queue, in_wait};
     enum { KINDS = sizeof kinds / sizeof *kinds };
     long steps = argument(argc, argv, 1, 150);
     uint64_t hash = 17;

@@ -13,16 +13,19 @@ macro_rules! sources {
 }
 const SOURCES: &[(&str, &str)] = sources! {
     "judge.h"
+    "alarms.c"
     "descriptors.c"
     "execs.c"
     "inflight.c"
     "onesided.c"
+    "pending.c"
     "resident.c"
     "shared.c"
     "signals.c"
     "stencil.c"
     "terminal.c"
     "threads.c"
+    "timeouts.c"
     "tree.c"
     "watcher.c"
 };

@@ -278,7 +278,8 @@ fn a_moved_installation() {
     let tool = |name: &str| shell.home.join("elsewhere/bin").join(name).display().to_string();
     let said = shell.run(&[&tool("ckpt-run"), "sh", "-c", "echo moved"]);
     assert_eq!(said.out, "moved\n", "{}", said.err);
-    let mut job = Job::start(&Program::new("moved", ["sh", "-c", "echo step 1; read line; echo RESULT $line"]));
+    let mut job =
+        Job::start(&Program::new("moved", ["sh", "-c", "echo step 1; sleep 3; read line; echo RESULT $line"]));
     job.wait_step(1);
     let dir = job.dir.display().to_string();
     job.checkpoint_with(&["--kill"]);

@@ -1,6 +1,6 @@
 //! One program without MPI, each about one kind of state, in three ways.
 
-use tests::{Program, compile_with, in_three_ways};
+use tests::{Job, Program, compile_with, in_three_ways};
 
 /// Steps of a program that takes about 10 ms for each.
 const STEPS: &str = "220";
@@ -26,6 +26,36 @@ fn openmp_team() {
 #[test]
 fn signals_and_timers() {
     in_three_ways(&Program::serial("signals", &["120"]), 20);
+}
+
+/// Timers so fast that their signals wait at any moment.
+#[test]
+fn fast_timers() {
+    in_three_ways(&Program::serial("signals", &["6000", "300"]).named("fast-timers"), 600);
+}
+
+#[test]
+fn a_time_out_by_alarm() {
+    in_three_ways(&Program::serial("alarms", &["100"]), 15);
+}
+
+/// More checkpoints than a time-out has time for.
+#[test]
+fn time_outs_end() {
+    let program = Program::serial("timeouts", &["300", "1500"]);
+    let mut job = Job::start(&program);
+    for round in 1..=40 {
+        job.wait_step(round * 5);
+        job.checkpoint();
+    }
+    job.finish();
+    job.assert_clean();
+    in_three_ways(&program, 40);
+}
+
+#[test]
+fn pending_signals() {
+    in_three_ways(&Program::serial("pending", &[STEPS]), AT);
 }
 
 #[test]

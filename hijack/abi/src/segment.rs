@@ -53,10 +53,9 @@ pub mod command {
     pub const TWIN: u32 = 3;
     /// munmap `argument[0]`, length `argument[1]` (the restorer, after a restart).
     pub const UNMAP: u32 = 4;
-    /// mincore over `argument[0]`, length `argument[1]` (at most 512 pages): residency bits into `Slot::scratch`.
-    pub const MINCORE: u32 = 5;
-    /// Drain pending signals of this thread and of its process into `Slot::pending*` and queue them again.
-    pub const PENDING: u32 = 6;
+    /// Drain pending signals of this thread and of its process into `Slot::pending*` and queue them again; `argument[0]` is
+    /// the set that waits for this thread alone.
+    pub const PENDING: u32 = 5;
 }
 
 /// The whole segment. Every process of a job on a node maps all of it.
@@ -99,7 +98,7 @@ pub mod captured {
     pub const VOID: u32 = 2;
 }
 
-/// One thread. 8 KiB, so that no two threads share a cache line or a page.
+/// One thread, on pages of its own, so that no two threads share a cache line and nobody's slot costs memory before it is used.
 #[repr(C, align(4096))]
 pub struct Slot {
     /// The tid as the thread itself sees it; 0 = free. Agent writes.
@@ -226,8 +225,6 @@ pub struct ProcessFacts {
     pub timers_len: u64,
     /// timer_gettime of the first 16 posix timers, whose ids the agent put there first: id, interval s, ns, value s, ns.
     pub timers: [[u64; 5]; 16],
-    /// uname().nodename etc. are the agent's business; this is scratch for `command::MINCORE` (bit per page).
-    pub scratch: [u64; 8],
 }
 
 /// First place to look for the slot of `tid`.
@@ -237,7 +234,7 @@ pub const fn slot_index(tid: u32, probe: usize) -> usize {
 
 const _: () = {
     assert!(SLOTS.is_power_of_two());
-    assert!(size_of::<Slot>() == 12288 || size_of::<Slot>() == 8192);
+    assert!(size_of::<Slot>().is_multiple_of(4096));
     assert!(offset_of!(Segment, epoch) == 16);
     assert!(offset_of!(Segment, ranks) == 64);
     assert!(offset_of!(Slot, hint) == 40);

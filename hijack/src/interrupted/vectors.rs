@@ -47,6 +47,40 @@ pub unsafe fn remaining(number: u64, rsi: u64, rdx: u64, done: u64, top: &mut u6
     }
 }
 
+/// The same where the arguments are what [`remaining`] has made: its list becomes shorter.
+///
+/// # Safety
+/// As [`remaining`], and nobody else has the list.
+pub unsafe fn advance(number: u64, rsi: u64, rdx: u64, done: u64) -> Option<(u64, u64)> {
+    if number == WRITEV {
+        // SAFETY: the caller's.
+        return unsafe { shorten(rsi, rdx, done) };
+    }
+    // SAFETY: the caller's.
+    unsafe {
+        let message = &mut *(rsi as *mut Message);
+        (message.buffers, message.count) = shorten(message.buffers, message.count, done)?;
+    }
+    Some((rsi, rdx))
+}
+
+/// # Safety
+/// `count` buffers, ours.
+unsafe fn shorten(list: u64, count: u64, mut done: u64) -> Option<(u64, u64)> {
+    let list = list as *mut Buffer;
+    for first in 0..count {
+        // SAFETY: one of them.
+        let buffer = unsafe { &mut *list.add(first as usize) };
+        if done < buffer.length {
+            buffer.address += done;
+            buffer.length -= done;
+            return Some((&raw const *buffer as u64, count - first));
+        }
+        done -= buffer.length;
+    }
+    None
+}
+
 /// # Safety
 /// As [`remaining`].
 unsafe fn buffers(list: u64, count: u64, mut done: u64, top: &mut u64) -> Option<(u64, u64)> {

@@ -45,8 +45,6 @@ pub struct Machine {
     pub architecture: String,
     /// /proc/cpuinfo flags, sorted.
     pub cpu_flags: Vec<String>,
-    /// Bytes of a signal frame's extended state (XSAVE area) that the CPU needs.
-    pub xsave_bytes: u64,
     /// CLOCK_REALTIME, ns since 1970.
     pub realtime_ns: u64,
     /// CLOCK_MONOTONIC as the job saw it, ns.
@@ -248,7 +246,8 @@ pub struct Vma {
     pub shared: bool,
     #[allow(missing_docs)]
     pub backing: Backing,
-    /// VmFlags of smaps that matter: lo, gd, dc, dd, wf, hg, nh, mg, nr, ht.
+    /// VmFlags of smaps that matter: lo, gd, dc, dd, wf, hg, nh, mg, nr, ht; and `whole`: all its pages are in the image,
+    /// whatever is behind it (our own library, whose file may be another one where the job is restarted).
     pub flags: Vec<String>,
 }
 
@@ -338,6 +337,12 @@ pub enum ObjectKind {
     },
     /// A file with a name that has to come back with its contents: mapped shared and writable, or on /dev/shm.
     Named {
+        #[allow(missing_docs)]
+        file: FileIdentity,
+    },
+    /// A small file that the job has open in a folder for temporary files: comes back with its contents where it is gone (a
+    /// launcher that aborts clears its session's folder away), and is left alone where it is there.
+    Spare {
         #[allow(missing_docs)]
         file: FileIdentity,
     },

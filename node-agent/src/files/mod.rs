@@ -20,6 +20,7 @@ pub mod drain;
 mod epoll;
 mod inotify;
 mod install;
+pub(crate) mod keeper;
 pub mod ledger;
 mod netlink;
 mod path;

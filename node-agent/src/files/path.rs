@@ -24,6 +24,8 @@ const OPENING_FLAGS: i32 = libc::O_CREAT
 /// Where files are memory: their contents are part of the job.
 const SHARED_MEMORY: &str = "/dev/shm/";
 const DELETED: &str = " (deleted)";
+/// Files for temporary use up to this size have a copy in the image. Session files of MPI launchers are some kilobytes.
+const SPARE_BYTES_MAX: u64 = 1 << 20;
 
 /// A regular file, a folder, or anything opened with O_PATH.
 pub fn capture(capture: &mut Capture<'_>, index: FileIndex) -> Result<FileKind, FilesError> {
@@ -46,6 +48,9 @@ pub fn capture(capture: &mut Capture<'_>, index: FileIndex) -> Result<FileKind, 
     if there.is_none_or(|it| (it.device, it.inode) != (stat.device, stat.inode)) {
         let reason = "its path leads elsewhere (deleted, hidden by a mount, or of another mount namespace)";
         return Ok(capture.refuse(index, reason));
+    }
+    if regular && !path_only && stat.size <= SPARE_BYTES_MAX && capture.is_temporary(&link) {
+        spare(capture, index, &link, stat)?;
     }
     Ok(FileKind::Path { file: identity(&link, &stat), position, folder, path_only })
 }
@@ -82,6 +87,16 @@ fn object(
     let entered = capture.objects.add_file(file, kind);
     let object = entered.map_err(capture.table.error("save the contents of", index))?;
     Ok(FileKind::Object { object, position })
+}
+
+/// A copy for the case that the file is gone when the job is restarted; one for each file.
+fn spare(capture: &mut Capture<'_>, index: FileIndex, link: &str, stat: Stat) -> Result<(), FilesError> {
+    if capture.spared.insert((stat.device, stat.inode)) {
+        let file = readable(capture, index)?;
+        let entered = capture.objects.add_file(file, ObjectKind::Spare { file: identity(link, &stat) });
+        entered.map_err(capture.table.error("save the contents of", index))?;
+    }
+    Ok(())
 }
 
 fn is_hugetlb(file: &OwnedFd) -> bool {

@@ -1,4 +1,5 @@
-//! Pseudo-terminals. They can be neither peeked nor tee'd: what is in them is read out and put back at once.
+//! Pseudo-terminals. They can be neither peeked nor tee'd: what is in them is read out and put back at once, by a process
+//! that goes on with it when the agent is killed meanwhile.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -8,7 +9,7 @@ use node_agent_image::model::{FileIndex, FileKind, OpenFile};
 
 use super::snapshot::Capture;
 use super::table::{Description, Stat};
-use super::{FilesError, path, sys, typed};
+use super::{FilesError, keeper, path, sys, typed};
 
 const PTMX: (u32, u32) = (5, 2);
 /// Majors of Unix98 slaves; each has 256 minors.
@@ -50,7 +51,8 @@ pub fn capture(capture: &mut Capture<'_>, index: FileIndex) -> Result<FileKind, 
         return Ok(FileKind::Device { path: description.link.clone() });
     };
     let is_first = !capture.table.descriptions[..index].iter().any(|it| it.stat.rdev == description.stat.rdev);
-    let typed = if is_first { typed::look(capture.table.open(master)?.as_raw_fd()) } else { Ok(Vec::new()) };
+    let master = capture.table.open(master)?;
+    let typed = if is_first { keeper::run(|| typed::look(master.as_raw_fd())) } else { Ok(Vec::new()) };
     typed.and_then(|typed| state(file.as_raw_fd(), number, typed)).map_err(capture.table.error("look into", index))
 }
 
@@ -73,14 +75,20 @@ fn master_of(capture: &Capture<'_>, number: u32, devpts: u64) -> Result<Option<F
 
 fn look_at_master(fd: RawFd) -> io::Result<FileKind> {
     let index = sys::ioctl_int(fd, libc::TIOCGPTN)? as u32;
+    let anything = sys::poll(fd, libc::POLLIN, 0)? & libc::POLLIN != 0;
+    let contents = if anything { keeper::run(|| take_and_put_back(fd))? } else { Vec::new() };
+    let unlocked = sys::ioctl_int(fd, libc::TIOCGPTLCK)? == 0;
+    let termios = sys::termios(fd)?.to_vec();
+    Ok(FileKind::Pty { index, master: true, unlocked, termios, window: sys::window(fd)?, contents })
+}
+
+fn take_and_put_back(fd: RawFd) -> io::Result<Vec<u8>> {
     let contents = read_out(fd)?;
     if !contents.is_empty() {
         let slave = sys::pty_peer(fd, libc::O_RDWR | libc::O_NONBLOCK)?;
         put_back(slave.as_raw_fd(), &contents)?;
     }
-    let unlocked = sys::ioctl_int(fd, libc::TIOCGPTLCK)? == 0;
-    let termios = sys::termios(fd)?.to_vec();
-    Ok(FileKind::Pty { index, master: true, unlocked, termios, window: sys::window(fd)?, contents })
+    Ok(contents)
 }
 
 fn state(fd: RawFd, index: u32, contents: Vec<u8>) -> io::Result<FileKind> {

@@ -1,6 +1,7 @@
 //! From the descriptors of parked processes to the model.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::fs;
 
 use node_agent_image::model::{Descriptor, FileIndex, FileKind, OpenFile};
 use node_agent_proc::fdinfo::Extra;
@@ -30,6 +31,10 @@ pub(super) struct Capture<'a> {
     pub sockets: Sockets,
     pub ledger: &'a Ledger,
     pub offences: Vec<Offence>,
+    /// Files (device, inode) that have a copy in the image.
+    pub spared: HashSet<(u64, u64)>,
+    /// Folders for temporary files, with a slash at their ends.
+    temporary: Vec<String>,
 }
 
 /// Saves every descriptor of `processes`, which must be parked (or not running otherwise).
@@ -47,8 +52,17 @@ pub fn capture(
 ) -> Result<CapturedFiles, FilesError> {
     let table = Table::list(processes, guardian)?;
     let sockets = Sockets::list(&table)?;
-    let mut capture =
-        Capture { table, processes, objects, pipes: HashMap::new(), sockets, ledger, offences: Vec::new() };
+    let mut capture = Capture {
+        table,
+        processes,
+        objects,
+        pipes: HashMap::new(),
+        sockets,
+        ledger,
+        offences: Vec::new(),
+        spared: HashSet::new(),
+        temporary: temporary_folders(processes),
+    };
     unix::look_into_queues(&mut capture)?;
     let mut files = Vec::new();
     while files.len() < capture.table.descriptions.len() {
@@ -99,6 +113,11 @@ impl Capture<'_> {
         Ok((owner.signum() * self.job_pid(owner.unsigned_abs()) as i32, signal))
     }
 
+    /// Whether a path is in a folder for temporary files.
+    pub fn is_temporary(&self, path: &str) -> bool {
+        self.temporary.iter().any(|folder| path.starts_with(folder))
+    }
+
     /// The job's number of a pid; 0 for one that is not of the job.
     pub fn job_pid(&self, host_pid: u32) -> u32 {
         self.processes.iter().find(|it| it.host_pid == host_pid).map_or(0, |it| it.pid)
@@ -110,6 +129,16 @@ impl Capture<'_> {
         self.offences.push(Offence { pid: *pid, number: holder.1, file: link.clone(), reason: reason.into() });
         FileKind::Nothing
     }
+}
+
+/// /tmp, and what the job's first process was told to use instead.
+fn temporary_folders(processes: &[ProcessRef]) -> Vec<String> {
+    let environment = processes.first().and_then(|it| fs::read(format!("/proc/{}/environ", it.host_pid)).ok());
+    let environment = environment.unwrap_or_default();
+    let value = |entry: &[u8]| String::from_utf8(entry.strip_prefix(b"TMPDIR=")?.to_vec()).ok();
+    let told = environment.split(|byte| *byte == 0).find_map(value).filter(|it| it.starts_with('/'));
+    let folders = told.into_iter().chain(["/tmp".to_owned()]);
+    folders.map(|it| it.trim_end_matches('/').to_owned() + "/").filter(|it| it != "/").collect()
 }
 
 /// Devices whose state cannot be read from outside, and what helps.

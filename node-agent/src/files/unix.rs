@@ -218,6 +218,10 @@ fn named(socket: &Socket) -> Result<OwnedFd, FilesError> {
         {
             fs::remove_file(&path).map_err(error("remove the stale name of", socket))?;
         }
+        if let Some(folder) = raw::unix_path(&socket.local).as_deref().and_then(|it| std::path::Path::new(it).parent())
+        {
+            fs::create_dir_all(folder).map_err(error("make the folder of", socket))?;
+        }
         raw::bind(made.as_raw_fd(), &socket.local).map_err(error("bind", socket))?;
     }
     if let Some(backlog) = socket.backlog {

@@ -11,10 +11,11 @@ use super::board::Comeback;
 use super::ranks::Ranks;
 use super::{Life, Namespace, NextLife, Root, ending, members, sys};
 use crate::agent;
-use crate::files::refill;
+use crate::files::{keeper, refill};
 
-/// This many agents may die within [`AGENTS_WITHIN`]; then the job runs on without one.
-const AGENTS_MAX: usize = 8;
+/// This many agents may die within [`AGENTS_WITHIN`], which no user and no OOM killer does to a job, but an agent that
+/// cannot live; then the job runs on without one.
+const AGENTS_MAX: usize = 32;
 /// See [`AGENTS_MAX`].
 const AGENTS_WITHIN: Duration = Duration::from_secs(10);
 /// How long an agent that has ended the job on request may take to say so to whoever asked.
@@ -175,6 +176,7 @@ impl<'life> Guardian<'life> {
 
     /// Puts back what the agent had drained and lets every parked thread go.
     fn free_everybody(&self) {
+        keeper::wait_for_orphans();
         if let Err(error) = refill::from_ledger(&self.life.ledger) {
             self.say(&format!("bytes in flight are lost, the job may hang: {error}"));
         }

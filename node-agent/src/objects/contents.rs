@@ -107,7 +107,7 @@ fn name(entry: &Entry) -> String {
         ObjectKind::Anonymous => "anonymous shared memory".into(),
         ObjectKind::Memfd { name, .. } => format!("memfd {name}"),
         ObjectKind::SysV { id, .. } => format!("System V segment {id}"),
-        ObjectKind::Named { file } => file.path.clone(),
+        ObjectKind::Named { file } | ObjectKind::Spare { file } => file.path.clone(),
         ObjectKind::Deleted { path } => format!("{path} (deleted)"),
     }
 }

@@ -237,8 +237,12 @@ impl FileObjects for Objects {
         let (identity, size, mode) = (readable.identity, readable.size, readable.mode);
         let entry =
             Entry { object: Object { kind, size, mode }, file: Some(readable), windows: Vec::new(), sized: true };
+        // A spare copy is not the file: nobody's descriptor or mapping leads to it.
+        let spare = matches!(entry.object.kind, ObjectKind::Spare { .. });
         let index = self.push(entry);
-        self.by_file.insert(identity, index);
+        if !spare {
+            self.by_file.insert(identity, index);
+        }
         Ok(index)
     }
 }

@@ -107,7 +107,11 @@ pub(super) fn deadline(first: Late, count: usize, members: &[Member], deadline: 
 
 /// Whether a process maps a control segment.
 pub(super) fn maps_segment(pid: u32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/maps")).is_ok_and(|maps| maps.contains(MAPPED_AS))
+    maps(pid).is_some_and(|it| it.contains(MAPPED_AS))
+}
+
+fn maps(pid: u32) -> Option<String> {
+    fs::read_to_string(format!("/proc/{pid}/maps")).ok()
 }
 
 impl Late {
@@ -123,8 +127,9 @@ impl Late {
     /// It will never park, however long it is waited for.
     pub(super) fn is_hopeless(&self) -> bool {
         match self.hindrance {
-            Hindrance::NoHandler => preflight::without_segment(self.pid).is_some(),
-            Hindrance::NoSegment => !maps_segment(self.pid),
+            Hindrance::NoHandler => preflight::unloaded(self.pid).is_some(),
+            // One with the library may be about to map it.
+            Hindrance::NoSegment => !maps(self.pid).is_some_and(|it| preflight::shows_library(&it)),
             Hindrance::Namespace | Hindrance::Refused => true,
             _ => false,
         }
@@ -138,13 +143,15 @@ impl Late {
     }
 
     fn reason(&self, status: &TaskStatus, members: &[Member]) -> String {
-        let preflight = || preflight::without_segment(self.pid);
+        let preflight = || preflight::unloaded(self.pid);
         match self.hindrance {
             Hindrance::NoHandler => preflight().unwrap_or_else(|| {
                 "it has no handler of signal 33: its program has only just been executed, or has taken it away".into()
             }),
             Hindrance::NoSegment => preflight().unwrap_or_else(|| {
-                "it handles signal 33, but does not map the control segment: its handler is not ours".into()
+                "it handles signal 33, but does not map the control segment: its handler is not ours, or it cannot open \
+                 the segment (another root folder, another user, no descriptor left)"
+                    .into()
             }),
             Hindrance::Ignored => "it ignores signal 33".into(),
             Hindrance::Blocked => format!("it blocks signal 33, {}", self.activity(status)),

@@ -85,9 +85,7 @@ pub fn quiesce(
         match Attempt::begin(control.segment(), job).run(until, deadline) {
             Ok(parked) => return Ok(parked),
             Err(Stop::Error(error)) => return Err(error),
-            Err(Stop::InVfork(late)) if Instant::now() + pause >= until => {
-                return Err(laggard::deadline(late, 1, &[], deadline));
-            }
+            Err(Stop::InVfork(error)) if Instant::now() + pause >= until => return Err(error),
             Err(Stop::InVfork(_)) => thread::sleep(pause),
         }
         pause = RUN_BETWEEN_MAX.min(pause * 2);

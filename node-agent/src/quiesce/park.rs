@@ -45,7 +45,7 @@ const EXECVEAT: u64 = libc::SYS_execveat as u64;
 /// How an attempt ends that does not succeed. Everybody runs on.
 pub(super) enum Stop {
     /// The only laggards are in vfork: trying again may help.
-    InVfork(Late),
+    InVfork(QuiesceError),
     Error(QuiesceError),
 }
 
@@ -129,10 +129,10 @@ impl Attempt {
                 return Err(laggard::deadline(first, late.len(), &members, deadline).into());
             }
             if self.began.elapsed() > VFORK_PATIENCE
-                && let [first, ..] = late[..]
+                && let [first, ..] = &late[..]
                 && late.iter().all(|late| late.is_in_vfork())
             {
-                return Err(Stop::InVfork(first));
+                return Err(Stop::InVfork(laggard::deadline(*first, late.len(), &members, deadline)));
             }
             self.give_up_hopeless(&late, &members)?;
         }
@@ -155,7 +155,16 @@ impl Attempt {
                 round.zombies.push((member.pid, inner));
             }
         }
+        round.unsettled |= self.has_missed_somebody(&pids);
         Ok(round)
+    }
+
+    /// A listing may leave out who lives, see [`crate::tasks`].
+    fn has_missed_somebody(&self, listed: &HashSet<u32>) -> bool {
+        let root = self.job.root.pid();
+        let expected = self.known.keys().copied().chain([(root, root)]);
+        let lives = |(pid, tid): (u32, u32)| TaskStatus::read(pid, tid).is_some_and(|it| !it.has_ended());
+        expected.filter(|(pid, _)| !listed.contains(pid)).any(lives)
     }
 
     /// Looks at one thread and does what can be done about it.
@@ -237,18 +246,19 @@ impl Attempt {
         let segment = self.held.segment;
         if status.blocks(PARK_SIGNAL)
             && let Some(old) = segment::find(segment, status.tid)
-            && matches!(old.state.load(Ordering::Acquire), state::PARKED | state::LEFT)
+            && (status.state == 'T' || matches!(old.state.load(Ordering::Acquire), state::PARKED | state::LEFT))
         {
             segment::abandon(old);
         }
         let is_gone = |tid| !round.living.get_or_insert_with(|| living(members)).contains(&tid);
         let slot = segment::claim(segment, status.tid, is_gone).ok_or(QuiesceError::Slots { pid: of.pid, tid })?;
-        self.held.slots.push(slot);
         segment::ask(slot, self.held.epoch, call_of(of.pid, tid));
-        // One that is gone is missed in the next listing; one for whom too many signals wait is asked again.
-        if sys::signal_thread(of.pid, tid, PARK_SIGNAL) == Err(Errno::EPERM) {
+        // One that is gone is missed in the next listing; one for whom too many signals wait is asked again. What it has
+        // not taken since the last park serves for this one: signals above 31 queue.
+        if !status.awaits(PARK_SIGNAL) && sys::signal_thread(of.pid, tid, PARK_SIGNAL) == Err(Errno::EPERM) {
             return Ok(Hindrance::Refused);
         }
+        self.held.slots.push(slot);
         if let Some(known) = self.known.get_mut(&(of.pid, tid)) {
             known.asked = Some((slot, Instant::now()));
         }

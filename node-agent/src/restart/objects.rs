@@ -75,7 +75,7 @@ fn name(index: usize, object: &Object) -> String {
         ObjectKind::Anonymous => format!("shared memory {index}"),
         ObjectKind::Memfd { name, .. } => format!("memfd {name}"),
         ObjectKind::SysV { id, .. } => format!("System V segment {id}"),
-        ObjectKind::Named { file } => file.path.clone(),
+        ObjectKind::Named { file } | ObjectKind::Spare { file } => file.path.clone(),
         ObjectKind::Deleted { path } => format!("{path} (deleted)"),
     }
 }
@@ -93,12 +93,13 @@ fn make_one(object: &Object, base: RawFd) -> io::Result<(RawFd, u64)> {
         }
         ObjectKind::Anonymous => sys::memfd("slackwater-shared", false)?,
         ObjectKind::Memfd { name, hugetlb, .. } => sys::memfd(name, *hugetlb)?,
-        ObjectKind::Named { file } => named(Path::new(&file.path))?,
+        ObjectKind::Spare { file } if Path::new(&file.path).exists() => sys::memfd("slackwater-spare", false)?,
+        ObjectKind::Named { file } | ObjectKind::Spare { file } => named(Path::new(&file.path))?,
         ObjectKind::Deleted { path } => deleted(Path::new(path))?,
     };
     let file = fs::File::from(file);
     file.set_len(object.size)?;
-    if matches!(object.kind, ObjectKind::Named { .. } | ObjectKind::Deleted { .. } | ObjectKind::Memfd { .. }) {
+    if !matches!(object.kind, ObjectKind::Anonymous) {
         file.set_permissions(mode)?;
     }
     let address = if object.size == 0 {

@@ -181,10 +181,11 @@ pub fn own_rseq() -> [u64; 3] {
 /// # Safety
 /// `entry` is the restorer's entry, `orders` complete orders, `stack` the end of a stack; all in the restorer's region.
 pub unsafe fn jump(entry: u64, orders: u64, stack: u64) -> ! {
+    // Registers by name: the compiler may take rbp for one that it may choose, and rbp is cleared before the jump.
     // SAFETY: the caller vouches for the three; the entry never returns. The return address keeps the stack as after a call.
     unsafe {
-        std::arch::asm!("mov rsp, {stack}", "xor ebp, ebp", "push rbp", "jmp {entry}", stack = in(reg) stack,
-            entry = in(reg) entry, in("rdi") orders, options(noreturn))
+        std::arch::asm!("mov rsp, rsi", "xor ebp, ebp", "push rbp", "jmp rax", in("rsi") stack,
+            in("rax") entry, in("rdi") orders, options(noreturn))
     }
 }
 

@@ -55,7 +55,6 @@ pub fn machine(host_pid: u32) -> Machine {
         boottime_ns: now.boottime_ns.saturating_add_signed(offset("boottime")),
         uid: nix::unistd::geteuid().as_raw(),
         gid: nix::unistd::getegid().as_raw(),
-        ..Machine::default()
     }
 }
 

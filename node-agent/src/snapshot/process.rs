@@ -87,7 +87,7 @@ pub fn process(source: &Source, objects: &mut dyn MappedObjects) -> Result<Proce
         memory: layout(source, &stat, objects)?,
         descriptors: Vec::new(),
         actions: facts.actions.to_vec(),
-        itimers: facts.itimers,
+        itimers: facts.itimers.map(wound_up),
         timers: posix_timers(source)?,
         pending: source.pending.clone(),
         child_subreaper: facts.child_subreaper != 0,
@@ -188,6 +188,16 @@ fn layout(source: &Source, stat: &Stat, objects: &mut dyn MappedObjects) -> Resu
     })
 }
 
+/// An interval timer that fires again and again stands still while its last signal waits to be taken, and says that
+/// nothing is left; the kernel winds it up when the signal is taken. One that is put back as it says it is never would be.
+/// Switched off, a timer has no interval either (setitimer(2) of Linux).
+fn wound_up([interval_s, interval_us, value_s, value_us]: [u64; 4]) -> [u64; 4] {
+    match (value_s, value_us) {
+        (0, 0) => [interval_s, interval_us, interval_s, interval_us],
+        _ => [interval_s, interval_us, value_s, value_us],
+    }
+}
+
 fn posix_timers(source: &Source) -> Result<Vec<PosixTimer>, SnapshotError> {
     let listed = timers::parse(&read_text(source.host_pid, source.pid, "timers").unwrap_or_default());
     let told = &source.facts.timers[..source.facts.timers_len as usize];
@@ -205,4 +215,16 @@ fn posix_timers(source: &Source) -> Result<Vec<PosixTimer>, SnapshotError> {
         }
     };
     Ok(listed.iter().map(timer).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::wound_up;
+
+    #[test]
+    fn a_timer_whose_signal_waits_goes_on_after_a_restart() {
+        assert_eq!(wound_up([0, 1000, 0, 0]), [0, 1000, 0, 1000]);
+        assert_eq!(wound_up([1, 2, 0, 1]), [1, 2, 0, 1]);
+        assert_eq!(wound_up([0; 4]), [0; 4]);
+    }
 }

@@ -23,6 +23,8 @@ pub use status::{TaskStatus, call_of};
 
 /// Every signal but SIGKILL and SIGSTOP, which nobody can block: what a stand-in blocks.
 const ALL_SIGNALS: u64 = !(1 << (libc::SIGKILL - 1) | 1 << (libc::SIGSTOP - 1));
+/// Where a stand-in is to be found: pause(2), wait4(2).
+const WAITS: [u64; 2] = [libc::SYS_pause as u64, libc::SYS_wait4 as u64];
 
 /// Which processes are meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,8 +120,8 @@ impl Lister {
         found
     }
 
-    /// The restart makes processes that only have to exist: forks of our own program that block every signal. A `ckpt`
-    /// that the job itself runs has the library, or is about to have it: it blocks signal 33 at most.
+    /// The restart makes processes that only have to exist: forks of our own program that block every signal and wait in
+    /// pause(2) or for children. A `ckpt` that the job itself runs blocks them all only while it is parked, in futex(2).
     fn is_stand_in(&mut self, pid: u32) -> bool {
         if self.job.root.init().is_none() {
             return false;
@@ -128,10 +130,17 @@ impl Lister {
             return *known;
         }
         let Some(status) = TaskStatus::read(pid, pid) else { return false };
-        let stands_in =
-            status.blocked & ALL_SIGNALS == ALL_SIGNALS && self.program.is_some() && identity(pid) == self.program;
-        self.stand_ins.insert(pid, stands_in);
-        stands_in
+        if status.blocked & ALL_SIGNALS != ALL_SIGNALS || self.program.is_none() || identity(pid) != self.program {
+            self.stand_ins.insert(pid, false);
+            return false;
+        }
+        let call = call_of(pid, pid);
+        let waits = call.valid == 1 && WAITS.contains(&call.number);
+        // One that is doing something just now is looked at again: it is not parked, so there will be another listing.
+        if waits {
+            self.stand_ins.insert(pid, true);
+        }
+        waits
     }
 }
 
