@@ -94,10 +94,10 @@ impl LaunchError {
 pub fn run(tool: &'static str, record: JobRecord, command: &[OsString], library: &Path) -> Result<i32, LaunchError> {
     refuse_shared_dir(&record)?;
     refuse_unwritable_dir(&record.dir)?;
-    let mask = sys::block_signals();
+    let inherited = sys::block_signals();
     let control = Control::create().map_err(LaunchError::io("make the control segment"))?;
     let mut life = prepare(tool, record, library, control)?;
-    match root::start(tool, command, life.folder.path(), &mask) {
+    match root::start(tool, command, life.folder.path(), &inherited) {
         Ok(pid) => life.root = Root::Child(pid),
         Err(error) => {
             life.folder.remove();

@@ -38,6 +38,8 @@ fn exit_codes_pass_through() {
     assert_eq!(code(&shell.run(&["ckpt-run", "sh", "-c", "exit 7"])), 7);
     assert_eq!(code(&shell.run(&["ckpt-run", "--", "sh", "-c", "exit 250"])), 250);
     assert_eq!(code(&shell.run(&["ckpt-run", "sh", "-c", "kill -9 $$"])), 128 + 9);
+    // A caller that lets the kernel reap its children hands that on.
+    assert_eq!(code(&shell.run(&["env", "--ignore-signal=CHLD", "ckpt-run", "sh", "-c", "exit 7"])), 7);
     assert_eq!(code(&shell.run(&["ckpt-run", "sh", "-c", "kill -TERM $$"])), 128 + 15);
 }
 
@@ -76,6 +78,8 @@ fn streams_pass_through() {
     assert_eq!(said.out, "100000\n", "{}", said.err);
     let said = shell.line("ckpt-run sh -c 'echo fine' <&-");
     assert_eq!(said.out, "fine\n", "with its standard input closed: {}", said.err);
+    let said = shell.run(&["bash", "-c", "ckpt-run cat <(echo substituted)"]);
+    assert_eq!(said.out, "substituted\n", "a process substitution: {}", said.err);
     let said = shell.line("ckpt-run yes | head -n 1");
     assert_eq!(said.out, "y\n", "into a pipe that closes early: {}", said.err);
 }
@@ -197,6 +201,27 @@ fn jobs_are_listed_and_found_by_name() {
     assert_eq!(code(&tide.ckpt(&["checkpoint", "tide"])), 0);
     assert!(tide.dir.exists() && !ebb.dir.join("gen-000001").exists());
     ebb.kill_all();
+}
+
+/// What a restart needs beside the job (its pid 1, stand-ins for who stood around it) is not of the job.
+#[test]
+fn a_restarted_job_counts_its_own_processes() {
+    let mut job = Job::start(&sleeper().named("counted"));
+    let processes = |job: &Job| {
+        let rows: serde_json::Value = serde_json::from_str(&job.ckpt(&["ps", "--json"]).out).expect("JSON");
+        let dir = job.dir.display().to_string();
+        rows.as_array()?.iter().find(|row| row["dir"] == dir)?["processes"].as_u64()
+    };
+    job.wait_step(1);
+    until(END, || (processes(&job) == Some(1)).then_some(())).expect("the shell becomes sleep, and there is no other");
+    job.checkpoint();
+    job.kill_all();
+    job.restart();
+    until(END, || processes(&job)).expect("it is listed");
+    // Waits for the restart to be done.
+    assert_eq!(job.checkpoint().number("processes"), 1.0);
+    assert_eq!(processes(&job), Some(1));
+    job.kill_all();
 }
 
 #[test]

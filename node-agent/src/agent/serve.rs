@@ -12,8 +12,8 @@ use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::getuid;
 
 use super::{Agent, Wish};
-use crate::guardian::members::descendants;
 use crate::guardian::sys;
+use crate::tasks::Job;
 
 /// How long somebody may take to say what he wants, and to take an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -44,7 +44,7 @@ impl Agent<'_> {
 
     fn status(&self) -> Status {
         let agent = std::process::id();
-        let processes = descendants(self.guardian, Some(agent)).len() as u64;
+        let processes = Job::of(self.life).pids().len() as u64;
         let board = self.life.board;
         Status { agent, processes, generation: board.newest(), phase: board.progress.phase() }
     }

@@ -1,7 +1,7 @@
 //! The job's root: the program that its user named, started as a shell would start it.
 
 use std::env;
-use std::ffi::{CString, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -11,7 +11,7 @@ use std::path::Path;
 use hijack_abi::{JOB_FOLDER_VARIABLE, LIBRARY_FILE};
 use nix::errno::Errno;
 
-use super::sys::{self, Forked};
+use super::sys::{self, Forked, Inherited};
 
 /// Exit code when a program is not found, as a shell's.
 const NOT_FOUND: i32 = 127;
@@ -24,7 +24,7 @@ const PRELOAD: &str = "LD_PRELOAD";
 ///
 /// # Errors
 /// When there can be no child, or an argument holds a zero byte.
-pub fn start(tool: &str, command: &[OsString], folder: &Path, mask: &libc::sigset_t) -> io::Result<u32> {
+pub fn start(tool: &str, command: &[OsString], folder: &Path, inherited: &Inherited) -> io::Result<u32> {
     let words = command.iter().map(|word| CString::new(word.as_bytes())).collect::<Result<Vec<_>, _>>()?;
     let environment = environment(folder)?;
     let Some(program) = words.first() else { return Err(Errno::ENOENT.into()) };
@@ -32,8 +32,8 @@ pub fn start(tool: &str, command: &[OsString], folder: &Path, mask: &libc::sigse
         Forked::Parent(pid) => Ok(pid),
         Forked::Child => {
             sys::default_sigpipe();
-            sys::set_mask(mask);
-            keep_strangers_out();
+            sys::hand_on(inherited);
+            keep_strangers_out(command);
             let error = nix::unistd::execvpe(program, &words, &environment).unwrap_err();
             eprintln!("{tool}: {}: {}", program.to_string_lossy(), error.desc());
             sys::exit_now(if error == Errno::ENOENT { NOT_FOUND } else { NOT_EXECUTABLE })
@@ -42,16 +42,24 @@ pub fn start(tool: &str, command: &[OsString], folder: &Path, mask: &libc::sigse
 }
 
 /// Pipes and sockets beyond standard error that happen to be open in our caller (a test harness, make, a daemon) lead out of
-/// the job: nobody meant to pass them on, and every checkpoint would be refused because of them. Files are passed on.
-fn keep_strangers_out() {
+/// the job: nobody meant to pass them on, and every checkpoint would be refused because of them. Files are passed on, and
+/// what the command names: a shell's `<(…)` is the argument /dev/fd/63.
+fn keep_strangers_out(command: &[OsString]) {
     let Ok(entries) = fs::read_dir("/proc/self/fd") else { return };
     let numbers = entries.flatten().filter_map(|it| it.file_name().to_str()?.parse().ok());
-    for number in numbers.filter(|number| *number > 2).collect::<Vec<i32>>() {
+    let stranger = |number: &i32| *number > 2 && !command.iter().any(|word| names(word, *number));
+    for number in numbers.filter(stranger).collect::<Vec<i32>>() {
         let kind = fs::metadata(format!("/proc/self/fd/{number}")).map(|it| it.file_type());
         if kind.is_ok_and(|it| it.is_fifo() || it.is_socket()) {
             sys::close_on_exec(number);
         }
     }
+}
+
+/// Whether a word of the command line ends in the path of descriptor `number`, as in `--log=/dev/fd/63`.
+fn names(word: &OsStr, number: i32) -> bool {
+    let word = word.as_bytes();
+    ["/dev/fd/", "/proc/self/fd/"].iter().any(|folder| word.ends_with(format!("{folder}{number}").as_bytes()))
 }
 
 /// The caller's environment, the library before what else is preloaded.

@@ -101,11 +101,20 @@ pub fn become_subreaper() -> io::Result<()> {
     done(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) })
 }
 
-/// Blocks every signal but those that a fault of our own raises; the mask as it was.
+/// What the caller had set, for the program that it wants to run.
+pub struct Inherited {
+    mask: libc::sigset_t,
+    /// SIGCHLD was ignored: then the kernel reaps children itself, and nobody hears of their end.
+    children_ignored: bool,
+}
+
+/// Blocks every signal but those that a fault of our own raises, and hears of children; how it was before.
 #[must_use]
-pub fn block_signals() -> libc::sigset_t {
+pub fn block_signals() -> Inherited {
     // SAFETY: sigset_t is a plain array of words, for which zero is a value; the calls get live pointers to two of them.
+    // SIG_DFL installs no code.
     unsafe {
+        let children_ignored = libc::signal(libc::SIGCHLD, libc::SIG_DFL) == libc::SIG_IGN;
         let (mut all, mut old): (libc::sigset_t, libc::sigset_t) = (std::mem::zeroed(), std::mem::zeroed());
         libc::sigfillset(&raw mut all);
         for fault in
@@ -114,14 +123,19 @@ pub fn block_signals() -> libc::sigset_t {
             libc::sigdelset(&raw mut all, fault);
         }
         libc::sigprocmask(libc::SIG_SETMASK, &raw const all, &raw mut old);
-        old
+        Inherited { mask: old, children_ignored }
     }
 }
 
-/// Sets the signal mask.
-pub fn set_mask(mask: &libc::sigset_t) {
-    // SAFETY: a live pointer to a mask that sigprocmask has filled.
-    unsafe { libc::sigprocmask(libc::SIG_SETMASK, ptr::from_ref(mask), ptr::null_mut()) };
+/// Undoes [`block_signals`].
+pub fn hand_on(inherited: &Inherited) {
+    // SAFETY: a live pointer to a mask that sigprocmask has filled; SIG_IGN installs no code.
+    unsafe {
+        if inherited.children_ignored {
+            libc::signal(libc::SIGCHLD, libc::SIG_IGN);
+        }
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const inherited.mask, ptr::null_mut());
+    }
 }
 
 /// A descriptor from which all signals but SIGKILL and SIGSTOP are read. They have to be blocked.
