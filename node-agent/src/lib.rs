@@ -7,6 +7,7 @@ pub mod checkpoint;
 pub mod doctor;
 pub mod files;
 pub mod guardian;
+pub mod ipc;
 pub mod job;
 pub mod memory;
 pub mod objects;

@@ -17,6 +17,7 @@ const SOURCES: &[(&str, &str)] = sources! {
     "descriptors.c"
     "execs.c"
     "inflight.c"
+    "ipc.c"
     "onesided.c"
     "pending.c"
     "resident.c"

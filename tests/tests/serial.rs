@@ -74,6 +74,11 @@ fn shared_memory() {
 }
 
 #[test]
+fn semaphores_and_message_queues() {
+    in_three_ways(&Program::serial("ipc", &[STEPS]), AT);
+}
+
+#[test]
 fn terminal() {
     in_three_ways(&Program::serial("terminal", &[STEPS]), AT);
 }

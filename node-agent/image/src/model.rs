@@ -32,6 +32,48 @@ pub struct NodeModel {
     pub files: Vec<OpenFile>,
     /// Things whose contents are in the image: shared memory, deleted files.
     pub objects: Vec<Object>,
+    /// System V semaphores.
+    #[serde(default)]
+    pub semaphores: Vec<SemaphoreSet>,
+    /// System V message queues.
+    #[serde(default)]
+    pub queues: Vec<MessageQueue>,
+}
+
+/// What semget(2) gives.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SemaphoreSet {
+    #[allow(missing_docs)]
+    pub id: i32,
+    /// 0 = IPC_PRIVATE.
+    pub key: i32,
+    /// Permission bits.
+    pub mode: u32,
+    #[allow(missing_docs)]
+    pub values: Vec<u16>,
+}
+
+/// What msgget(2) gives.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MessageQueue {
+    #[allow(missing_docs)]
+    pub id: i32,
+    /// 0 = IPC_PRIVATE.
+    pub key: i32,
+    /// Permission bits.
+    pub mode: u32,
+    /// Oldest first.
+    pub messages: Vec<Message>,
+}
+
+/// A message in a queue.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Message {
+    /// mtype.
+    pub kind: i64,
+    #[allow(missing_docs)]
+    #[serde(with = "crate::base64")]
+    pub bytes: Vec<u8>,
 }
 
 /// Where an image was taken.

@@ -44,6 +44,9 @@ pub enum CheckpointError {
     Snapshot(#[from] SnapshotError),
     #[allow(missing_docs)]
     #[error(transparent)]
+    Ipc(#[from] crate::ipc::IpcError),
+    #[allow(missing_docs)]
+    #[error(transparent)]
     Objects(#[from] ObjectsError),
     #[allow(missing_docs)]
     #[error(transparent)]

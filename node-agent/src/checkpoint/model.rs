@@ -42,6 +42,8 @@ pub(super) fn capture(
         processes.push(snapshot::zombie(*host, *pid)?);
     }
     let root = life.root.pid();
+    let since = matches!(life.root, Root::Child(_)).then_some(life.record.started_at_ns / 1_000_000_000);
+    let ipc = hosts.first().map(|host| crate::ipc::capture(*host, since)).transpose()?.unwrap_or_default();
     let model = NodeModel {
         abi_version: hijack_abi::VERSION,
         epoch: parked.epoch(),
@@ -51,6 +53,8 @@ pub(super) fn capture(
         processes,
         files: captured.files,
         objects: objects.objects(),
+        semaphores: ipc.semaphores,
+        queues: ipc.queues,
     };
     Ok(Captured { model, hosts, held })
 }

@@ -64,6 +64,7 @@ fn prepare<'a>(plan: &'a RestartPlan<'a>, board: Board, tree: &'a Tree) -> Resul
     let segment = sys::dup_above(plan.segment, base).map_err(RestartError::system("keep", "the control segment"))?;
     let mapped = mapped::open(plan.model, base)?;
     let objects = objects::make(plan.model, base, board)?;
+    crate::ipc::make(plan.model)?;
     let files = crate::files::open_all(plan.model, base, plan.stdio, &objects.descriptors)?;
     Ok(Inheritance { plan, board, tree, base, files, objects, mapped, segment })
 }

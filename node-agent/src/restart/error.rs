@@ -116,6 +116,9 @@ pub enum RestartError {
     /// Descriptors could not be opened again.
     #[error(transparent)]
     Files(#[from] crate::files::FilesError),
+    /// Semaphores or message queues.
+    #[error(transparent)]
+    Ipc(#[from] crate::ipc::IpcError),
     /// The model does not hold together.
     #[error("the image is inconsistent: {0}")]
     Model(String),
