@@ -248,6 +248,7 @@ fn model(sources: &[Source], job: &Path) -> Outcome<(NodeModel, Objects)> {
         outsiders,
         files: captured.files,
         objects: objects.objects(),
+        ..NodeModel::default()
     };
     Ok((model, objects))
 }
