@@ -191,8 +191,18 @@ mod tests {
     }
 
     #[test]
-    fn this_program_lacks_the_library() {
-        let found = check([std::process::id()]);
+    fn a_program_outside_of_jobs_lacks_the_library() {
+        use std::process::{Command, Stdio};
+        let mut child = Command::new("cat").env("OF_NO_JOB", "1").stdin(Stdio::piped()).spawn().unwrap();
+        // What is said of it while it is being executed is nothing.
+        let found = loop {
+            let found = check([child.id()]);
+            if !found.is_empty() {
+                break found;
+            }
+        };
         assert!(found.iter().any(|it| it.to_string().contains("LD_PRELOAD")), "{found:?}");
+        drop(child.stdin.take());
+        child.wait().unwrap();
     }
 }
