@@ -125,8 +125,9 @@ unsafe fn is_known_timer(information: &[u64; 16], list: *const [[u64; 16]; PENDI
     // siginfo_t: signal and errno, code, then timer id and overruns.
     let who = |it: &[u64; 16]| (it[0] as u32, it[1] as u32, it[2] as u32);
     let sent_by_timer = information[1] as u32 == SI_TIMER;
-    // SAFETY: the caller's.
-    let known = || (0..length).any(|at| who(&unsafe { (&raw const (*list)[at]).read_volatile() }) == who(information));
+    // SAFETY: the caller's; by pointer, since an index that could be too large brings the formatting of panics with it.
+    let known =
+        || (0..length).any(|at| who(&unsafe { list.cast::<[u64; 16]>().add(at).read_volatile() }) == who(information));
     sent_by_timer && known()
 }
 

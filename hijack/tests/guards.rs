@@ -252,6 +252,12 @@ fn the_segment_is_mapped_when_it_is_needed() -> Outcome {
     Ok(())
 }
 
+fn text_of_all(library: &Path) -> Outcome<String> {
+    let mut nm = Command::new("nm");
+    nm.arg(library);
+    said(nm)
+}
+
 /// Program headers: what a start costs.
 #[test]
 fn the_library_is_two_mappings_and_writes_to_one_page() -> Outcome {
@@ -283,6 +289,7 @@ fn the_library_needs_nothing() -> Outcome {
     nm.args(["-D", "--undefined-only", "--format=posix"]).arg(&library);
     let text = said(nm)?;
     let strong = text.lines().filter_map(|line| line.trim_end().strip_suffix(" U"));
+    assert!(!text_of_all(&library)?.contains("4core9panicking"), "something can panic");
     let unknown: Vec<_> = strong.filter(|name| !MEMORY_FUNCTIONS.contains(name)).collect();
     assert!(unknown.is_empty(), "{unknown:?} would have to be in every program's libc");
     Ok(())
