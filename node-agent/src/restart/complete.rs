@@ -247,7 +247,11 @@ pub(super) fn find_root(model: &NodeModel, init: u32, board: Board) -> Result<u3
     let participants = super::tree::plan(model).nodes.len() as u32 - 1;
     let word = &board.head().meetings[1];
     let start = Instant::now();
-    while word.load(Ordering::Acquire) < participants {
+    loop {
+        let count = word.load(Ordering::Acquire);
+        if count >= participants {
+            break;
+        }
         if let Some(text) = board.failure() {
             return Err(RestartError::Inside(text));
         }
@@ -255,11 +259,10 @@ pub(super) fn find_root(model: &NodeModel, init: u32, board: Board) -> Result<u3
             return Err(RestartError::Ended { pid: 1, stage: stage::NONE });
         }
         if start.elapsed() > DEADLINE {
-            let count = word.load(Ordering::Acquire);
             let whom = format!("{} of {participants} processes", participants - count);
             return Err(RestartError::Deadline { seconds: DEADLINE.as_secs(), whom, what: "find their places" });
         }
-        sys::futex_wait(word, word.load(Ordering::Acquire), LOOK);
+        sys::futex_wait(word, count, LOOK);
     }
     let root = descendants(init).get(&model.job.root).copied();
     root.ok_or_else(|| RestartError::Model(format!("its root, pid {}, is not among its processes", model.job.root)))
