@@ -16,6 +16,7 @@ const SOURCES: &[(&str, &str)] = sources! {
     "alarms.c"
     "descriptors.c"
     "execs.c"
+    "failing.c"
     "inflight.c"
     "ipc.c"
     "onesided.c"

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tests::{Job, Mpi, Program, disk, full, native, prefix, tail, until};
+use tests::{Job, Mpi, Program, compile_with, disk, full, native, prefix, tail, until};
 
 /// Moments of a checkpoint at which something is killed, spread over the time that one takes.
 const MOMENTS: u32 = 8;
@@ -286,6 +286,37 @@ fn an_unwritable_folder() {
     assert!(said.text().contains(&job.dir.display().to_string()), "the folder is not named: {}", said.text());
     job.checkpoint();
     assert_eq!(job.finish(), want);
+}
+
+/// A read, a write, a sync, a rename that fails: the checkpoint says so, the job runs on, the older generation counts, the
+/// next checkpoint works.
+#[test]
+fn a_failing_call() {
+    let want = native(&busy("400").named("failing"));
+    let library = compile_with("failing", "gcc", &["-shared", "-fPIC"]).display().to_string();
+    let fault = tests::scratch().join("fault");
+    let mut program = busy("400").named("failing");
+    program.environment.push(("LD_PRELOAD".into(), library));
+    program.environment.push(("SLACKWATER_FAULT".into(), fault.display().to_string()));
+    fs::write(&fault, "").expect("writable");
+    let mut job = Job::start(&program);
+    job.wait_step(5);
+    job.checkpoint();
+    for call in ["process_vm_readv", "writev", "fsync", "rename"] {
+        fs::write(&fault, call).expect("writable");
+        let said = job.try_checkpoint(&[]);
+        fs::write(&fault, "").expect("writable");
+        assert!(said.code().is_some_and(|code| (1..=100).contains(&code)), "{call}: {}: {}", said.status, said.text());
+        assert!(said.text().contains("Input/output error"), "{call}: the reason is not named: {}", said.text());
+        assert_lives(&mut job);
+        verify(&job);
+        job.checkpoint();
+    }
+    job.kill_all();
+    job.restart();
+    assert_eq!(job.finish(), want);
+    job.assert_clean();
+    let _ = fs::remove_file(&fault);
 }
 
 /// Not even a start where generations cannot go.
