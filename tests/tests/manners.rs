@@ -100,7 +100,9 @@ fn a_terminal_passes_through() {
 fn signals_end_everything() {
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
         let shell = Shell::new("signals");
-        let mut child = shell.start(&["ckpt-run", "sh", "-c", "echo up; sleep 1000 & sleep 1000"]);
+        // Not a shell, which loses a SIGINT that comes before its child is there. The child ignores it.
+        let script = "import signal as s,subprocess\ns.signal(2,s.SIG_IGN)\nsubprocess.Popen(['sleep','1000'])\ns.signal(2,s.SIG_DFL)\nprint('up',flush=True)\nwhile 1: s.pause()";
+        let mut child = shell.start(&["ckpt-run", "/usr/bin/python3", "-c", script]);
         until(END, || shell.read("out").contains("up").then_some(())).expect("the program starts");
         shell.signal(&child, signal);
         let status =
