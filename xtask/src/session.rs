@@ -115,6 +115,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.kill_all();
+        self.user.sweep();
         let _ = fs::remove_dir_all(&self.home);
     }
 }

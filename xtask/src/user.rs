@@ -32,7 +32,9 @@ impl User {
         }
         let known = fs::read_to_string("/etc/passwd").unwrap_or_default();
         let taken = |uid: u32| known.lines().any(|line| line.split(':').nth(2) == Some(&uid.to_string()));
-        let uid = (FIRST..FIRST + TRIES).find(|&uid| !taken(uid) && processes_of(uid).is_empty());
+        // One that nothing is left of: what a run that was killed has left would be taken for this one's.
+        let uid = (FIRST..FIRST + TRIES)
+            .find(|&uid| !taken(uid) && processes_of(uid).is_empty() && files_of(uid).next().is_none());
         let uid = uid.ok_or_else(|| format!("no free uid among {FIRST}..{}", FIRST + TRIES))?;
         Ok(User { uid, ours_alone: true, environment: BTreeMap::new() })
     }
@@ -81,13 +83,23 @@ impl User {
         }
         let mut left: Vec<String> =
             processes_of(self.uid).into_iter().map(|(pid, name)| format!("process {pid} ({name})")).collect();
-        for folder in ["/dev/shm", "/tmp"] {
-            let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-            let owned = entries.filter(|entry| entry.metadata().is_ok_and(|meta| meta.uid() == self.uid));
-            left.extend(owned.map(|entry| entry.path().display().to_string()));
-        }
+        left.extend(files_of(self.uid).map(|path| path.display().to_string()));
         left
     }
+
+    /// Removes this user's files in shared folders: what `kill -9` leaves of MPI jobs. Nothing when the uid is not ours alone.
+    pub fn sweep(&self) {
+        for path in files_of(self.uid).filter(|_| self.ours_alone) {
+            let _ = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        }
+    }
+}
+
+/// Files and folders of `uid` where all users have theirs.
+fn files_of(uid: u32) -> impl Iterator<Item = PathBuf> {
+    let entries =
+        ["/dev/shm", "/tmp", "/var/tmp"].into_iter().flat_map(|it| fs::read_dir(it).into_iter().flatten().flatten());
+    entries.filter(move |entry| entry.metadata().is_ok_and(|meta| meta.uid() == uid)).map(|entry| entry.path())
 }
 
 /// Pids and names of the processes of `uid`.
