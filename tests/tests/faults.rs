@@ -111,7 +111,7 @@ fn the_agent_dies_in_mid_checkpoint() {
 /// The same with bytes in flight between ranks, which a dead agent may just have had in its hands.
 #[test]
 fn the_agent_dies_while_ranks_talk() {
-    let program = Mpi::OpenMpiTcp.program("inflight", 3, &["600"]).named("agent-mpi");
+    let program = Mpi::OpenMpiTcp.program("inflight", 3, &["1800"]).named("agent-mpi");
     let want = native(&program);
     let mut job = Job::start(&program);
     job.wait_step(5);
