@@ -11,7 +11,7 @@ use core::ffi::{c_char, c_int, c_void};
 
 use crate::altstack::Stack;
 use crate::strings::List;
-use crate::{altstack, exec, libc, spawn, threads};
+use crate::{altstack, exec, libc, sockets, spawn, threads};
 
 /// A function `name(first, …) -> int` that calls `$to(first, list of the rest)`.
 ///
@@ -77,4 +77,6 @@ exported! {
         => threads::thrd_create(thread, start, argument),
 
     sigaltstack(new: *const Stack, old: *mut Stack) => altstack::sigaltstack(new, old),
+
+    listen(fd: c_int, backlog: c_int) => sockets::listen(fd, backlog),
 }

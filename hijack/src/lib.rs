@@ -33,6 +33,7 @@ mod park;
 mod search;
 mod segment;
 mod signal;
+mod sockets;
 mod spawn;
 mod stack;
 mod strings;

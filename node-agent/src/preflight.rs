@@ -195,12 +195,11 @@ mod tests {
         use std::process::{Command, Stdio};
         let mut child = Command::new("cat").env("OF_NO_JOB", "1").stdin(Stdio::piped()).spawn().unwrap();
         // What is said of it while it is being executed is nothing.
-        let found = loop {
-            let found = check([child.id()]);
-            if !found.is_empty() {
-                break found;
-            }
-        };
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        let mut found = check([child.id()]);
+        while found.is_empty() && std::time::Instant::now() < end {
+            found = check([child.id()]);
+        }
         assert!(found.iter().any(|it| it.to_string().contains("LD_PRELOAD")), "{found:?}");
         drop(child.stdin.take());
         child.wait().unwrap();

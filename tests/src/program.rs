@@ -21,6 +21,7 @@ const SOURCES: &[(&str, &str)] = sources! {
     "ipc.c"
     "onesided.c"
     "pending.c"
+    "ports.c"
     "resident.c"
     "shared.c"
     "signals.c"

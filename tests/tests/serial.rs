@@ -59,6 +59,11 @@ fn pending_signals() {
 }
 
 #[test]
+fn ports_of_closed_connections() {
+    in_three_ways(&Program::serial("ports", &["150"]), AT);
+}
+
+#[test]
 fn process_tree() {
     in_three_ways(&Program::serial("tree", &[STEPS]), AT);
 }

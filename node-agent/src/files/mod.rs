@@ -42,6 +42,7 @@ mod unix;
 pub use drain::{DrainError, drain};
 pub use install::install;
 pub use ledger::Ledger;
+pub use ports::TIME_WAIT;
 pub use restart::{FilePolicy, cut_back, open_all};
 pub use snapshot::{CapturedFiles, capture};
 

@@ -44,7 +44,7 @@ fn build(plan: &RestartPlan<'_>, board: Board, tree: &Tree) -> Result<(), Restar
     make_all(&inheritance, 0, false)?;
     // The objects stay mapped for the agent to fill them; descriptors would keep pipes open.
     let keep: Vec<RawFd> = inheritance.objects.descriptors.iter().copied().filter(|it| *it >= 0).collect();
-    stand_in::close_all_but(&keep).map_err(RestartError::system("close", "the builder's descriptors"))?;
+    stand_in::close_all_but(0, &keep).map_err(RestartError::system("close", "the builder's descriptors"))?;
     if !board.wait_for(&board.head().settled, |settled| settled == 1) {
         return Ok(());
     }
@@ -163,7 +163,7 @@ fn find_place(inheritance: &Inheritance<'_>, index: usize, node: &Node) -> Resul
     match node.role {
         Role::Temporary => sys::exit(0),
         Role::Builder | Role::Outsider => stand_in::outsider(),
-        Role::Guardian => stand_in::guardian(plan.model, inheritance.board, inheritance.tree, index),
+        Role::Guardian => stand_in::guardian(plan.model, inheritance.board),
         Role::Process(process) => {
             if let Some(status) = plan.model.processes[process].zombie {
                 sys::end_as(status);

@@ -17,6 +17,8 @@ use super::{Begun, sys};
 
 /// A process that has not got there by now hangs.
 const DEADLINE: Duration = Duration::from_secs(60);
+/// The same until all have found their places: before that the kernel may have to forget connections.
+const DEADLINE_OF_PLACES: Duration = crate::files::TIME_WAIT.saturating_add(DEADLINE);
 /// Between looks for processes that have died meanwhile.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -57,8 +59,10 @@ pub fn complete(
     let start = Instant::now();
     let living: Vec<usize> = (0..model.processes.len()).filter(|it| model.processes[*it].zombie.is_none()).collect();
     prepare(model, segment)?;
+    let hosts = descendants(begun.init);
     for index in &living {
-        wait_for_stage(begun, model, *index, None, stage::MAPPED)?;
+        let host = hosts.get(&model.processes[*index].pid).copied();
+        wait_for_stage(begun, model, *index, host, stage::MAPPED)?;
     }
     let targets = targets(begun, model)?;
     cost.mapped = start.elapsed();
@@ -258,9 +262,10 @@ pub(super) fn find_root(model: &NodeModel, init: u32, board: Board) -> Result<u3
         if has_ended(init) {
             return Err(RestartError::Ended { pid: 1, stage: stage::NONE });
         }
-        if start.elapsed() > DEADLINE {
-            let whom = format!("{} of {participants} processes", participants - count);
-            return Err(RestartError::Deadline { seconds: DEADLINE.as_secs(), whom, what: "find their places" });
+        if start.elapsed() > DEADLINE_OF_PLACES {
+            let (seconds, whom) =
+                (DEADLINE_OF_PLACES.as_secs(), format!("{} of {participants} processes", participants - count));
+            return Err(RestartError::Deadline { seconds, whom, what: "find their places" });
         }
         sys::futex_wait(word, count, LOOK);
     }

@@ -2,14 +2,13 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::RawFd;
 
 use nix::sched::{CloneFlags, unshare};
 
 use super::board::Board;
 use super::error::RestartError;
 use super::sys::{self, Kinship};
-use super::{RestartPlan, init};
+use super::{RestartPlan, init, stand_in};
 use crate::snapshot;
 
 /// Makes the namespaces and pid 1 in them; returns pid 1 as this process sees it, which is then its child.
@@ -52,7 +51,7 @@ pub fn enter(plan: &RestartPlan<'_>, board: Board) -> Result<u32, RestartError> 
 }
 
 fn unshare_all(plan: &RestartPlan<'_>) -> Result<(), RestartError> {
-    keep_only(&[plan.segment, plan.stdio[0], plan.stdio[1], plan.stdio[2]])
+    stand_in::close_all_but(3, &[plan.segment, plan.stdio[0], plan.stdio[1], plan.stdio[2]])
         .map_err(RestartError::system("close", "the guardian's descriptors"))?;
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
     let refused = |deed: &'static str| {
@@ -81,20 +80,6 @@ fn clock_offsets(plan: &RestartPlan<'_>) -> String {
     let machine = &plan.model.machine;
     let now = snapshot::clocks();
     line("monotonic", machine.monotonic_ns, now.monotonic_ns) + &line("boottime", machine.boottime_ns, now.boottime_ns)
-}
-
-/// Closes all but 0, 1, 2 and `keep`.
-fn keep_only(keep: &[RawFd]) -> io::Result<()> {
-    let mut keep: Vec<u32> = keep.iter().map(|it| *it as u32).collect();
-    keep.sort_unstable();
-    let mut first = 3;
-    for number in keep {
-        if number > first {
-            sys::close_range(first, number - 1)?;
-        }
-        first = first.max(number + 1);
-    }
-    sys::close_range(first, u32::MAX)
 }
 
 /// What keeps user namespaces from working here, as far as the system tells.

@@ -6,14 +6,13 @@ use std::os::fd::RawFd;
 use node_agent_image::model::NodeModel;
 
 use super::board::Board;
-use super::tree::Tree;
 use super::{builder, sys};
 
-/// Closes everything but `keep` (any order).
-pub fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
+/// Closes everything from number `first` on but `keep` (any order).
+pub fn close_all_but(first: u32, keep: &[RawFd]) -> io::Result<()> {
     let mut keep: Vec<u32> = keep.iter().map(|it| *it as u32).collect();
     keep.sort_unstable();
-    let mut first = 0;
+    let mut first = first;
     for number in keep {
         if number > first {
             sys::close_range(first, number - 1)?;
@@ -26,7 +25,7 @@ pub fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
 /// Exists until pid 1 ends.
 pub fn outsider() -> ! {
     sys::block_signals();
-    let _ = close_all_but(&[]);
+    let _ = close_all_but(0, &[]);
     loop {
         // Siblings that it made are not its children, so there is nobody to reap.
         nix::unistd::pause();
@@ -34,9 +33,9 @@ pub fn outsider() -> ! {
 }
 
 /// Reaps what it inherits and ends with the job's root.
-pub fn guardian(model: &NodeModel, board: Board, _tree: &Tree, _index: usize) -> ! {
+pub fn guardian(model: &NodeModel, board: Board) -> ! {
     sys::block_signals();
-    let _ = close_all_but(&[]);
+    let _ = close_all_but(0, &[]);
     loop {
         match sys::wait(-1) {
             Ok((pid, status)) if pid == model.job.root => {
