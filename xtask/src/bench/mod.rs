@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: figures as ratios against a peer that is measured in the same run, on the same machine.
 //!
-//! Each figure has a bound. A figure that misses it is said so, and the command ends with 1.
+//! Each figure has a bound. A figure that misses it is said so, and the command ends with 1. A figure above its bound whose
+//! interval reaches below it is UNSURE: this run has not told.
 
 mod cost;
 mod memory;
@@ -50,6 +51,8 @@ pub struct Figure {
     pub bound: Option<Bound>,
     /// What it was measured against.
     pub against: String,
+    /// Where its true value lies, with 95 %; the value itself where nothing is known of that.
+    interval: [f64; 2],
 }
 
 /// What a value must be.
@@ -59,6 +62,14 @@ pub enum Bound {
     AtMost(f64),
     /// Not less than.
     AtLeast(f64),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Holds,
+    Misses,
+    /// The bound lies in the interval.
+    Unsure,
 }
 
 /// Programs, session and folders of a run.
@@ -81,7 +92,7 @@ pub fn bench(filter: Option<&str>) -> Outcome<bool> {
             Ok(figures) => {
                 for figure in figures {
                     println!("{figure}");
-                    good &= figure.holds();
+                    good &= figure.verdict() != Verdict::Misses;
                 }
             }
             Err(error) => {
@@ -125,26 +136,45 @@ impl Bench {
 impl Figure {
     /// A figure and what it was measured against.
     pub fn new(name: impl Into<String>, value: f64, bound: Option<Bound>, against: impl Into<String>) -> Figure {
-        Figure { name: name.into(), value, bound, against: against.into() }
+        Figure { name: name.into(), value, bound, against: against.into(), interval: [value; 2] }
     }
 
-    fn holds(&self) -> bool {
-        match self.bound {
-            None => true,
-            Some(Bound::AtMost(bound)) => self.value <= bound,
-            Some(Bound::AtLeast(bound)) => self.value >= bound,
+    /// The same with the interval of its true value.
+    pub fn within(mut self, interval: [f64; 2]) -> Figure {
+        self.interval = interval;
+        self
+    }
+
+    fn verdict(&self) -> Verdict {
+        let Some(bound) = self.bound else { return Verdict::Holds };
+        let keeps = |value: f64| match bound {
+            Bound::AtMost(bound) => value <= bound,
+            Bound::AtLeast(bound) => value >= bound,
+        };
+        match (keeps(self.value), self.interval.into_iter().any(keeps)) {
+            (true, _) => Verdict::Holds,
+            (false, true) => Verdict::Unsure,
+            (false, false) => Verdict::Misses,
         }
     }
 }
 
 impl fmt::Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let word = if self.holds() { "holds " } else { "MISSES" };
+        let word = match self.verdict() {
+            Verdict::Holds => "holds ",
+            Verdict::Misses => "MISSES",
+            Verdict::Unsure => "UNSURE",
+        };
         write!(f, "{word}  {:<46} {:>9.3}", self.name, self.value)?;
         match self.bound {
             Some(Bound::AtMost(bound)) => write!(f, "  (at most {bound})")?,
             Some(Bound::AtLeast(bound)) => write!(f, "  (at least {bound})")?,
             None => write!(f, "  (no bound)")?,
+        }
+        let [low, high] = self.interval;
+        if low < high {
+            write!(f, "  [{low:.3}, {high:.3}]")?;
         }
         write!(f, "  {}", self.against)
     }
@@ -156,9 +186,19 @@ pub fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
+/// The interval in which the median of what the values were drawn from lies with 95 %, by the sign test: between the values
+/// whose ranks are 0.98 √n from the middle (W. J. Conover, Practical Nonparametric Statistics, 3.2).
+pub fn interval_of_median(mut values: Vec<f64>) -> [f64; 2] {
+    values.sort_by(f64::total_cmp);
+    let Some(last) = values.len().checked_sub(1) else { return [f64::NAN; 2] };
+    let away = (0.98 * (values.len() as f64).sqrt()).ceil() as usize;
+    let middle = values.len() / 2;
+    [values[middle.saturating_sub(away)], values[(middle + away).min(last)]]
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Bound, Figure, median};
+    use super::{Bound, Figure, Verdict, interval_of_median, median};
 
     #[test]
     fn the_median_is_in_the_middle() {
@@ -168,7 +208,15 @@ mod tests {
 
     #[test]
     fn what_is_not_a_number_misses() {
-        assert!(!Figure::new("x", f64::NAN, Some(Bound::AtMost(1.0)), "").holds());
-        assert!(Figure::new("x", 1.0, Some(Bound::AtLeast(1.0)), "").holds());
+        assert_eq!(Figure::new("x", f64::NAN, Some(Bound::AtMost(1.0)), "").verdict(), Verdict::Misses);
+        assert_eq!(Figure::new("x", 1.0, Some(Bound::AtLeast(1.0)), "").verdict(), Verdict::Holds);
+    }
+
+    #[test]
+    fn a_bound_inside_the_interval_is_not_decided() {
+        let figure = |low, high| Figure::new("x", 1.1, Some(Bound::AtMost(1.0)), "").within([low, high]).verdict();
+        assert_eq!((figure(0.9, 1.2), figure(1.05, 1.2)), (Verdict::Unsure, Verdict::Misses));
+        let hundred: Vec<f64> = (0..100).map(f64::from).collect();
+        assert_eq!(interval_of_median(hundred), [40.0, 60.0]);
     }
 }
