@@ -7,6 +7,7 @@ use std::process::ExitCode;
 mod ask;
 mod checkpoint;
 mod ckpt;
+mod coordinate;
 mod doctor;
 mod generations;
 mod inspect;

@@ -22,7 +22,7 @@ pub struct Options {
 pub fn preflight(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     let pids = match options.job.as_deref().map(|word| (word, word.parse::<u32>())) {
         Some((_, Ok(pid))) if job::start_of(pid).is_some() => {
-            let mut pids = descendants(pid, None);
+            let mut pids = descendants(pid, &[]);
             pids.insert(pid);
             pids
         }
@@ -42,5 +42,5 @@ pub fn preflight(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
 fn members(selector: &Selector) -> Result<BTreeSet<u32>, Box<dyn Error>> {
     let job = job::find(selector)?;
     let status = ask::status(&job, ps::PATIENCE)?;
-    Ok(descendants(job.record.guardian, Some(status.agent)))
+    Ok(descendants(job.record.guardian, &[status.agent, status.coordinator]))
 }

@@ -7,14 +7,14 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use node_agent::files::FilePolicy;
-use node_agent::guardian::{self, Life, Namespace, NextLife};
+use node_agent::guardian::{self, Life, Namespace, NextLife, Tool};
 use node_agent::job::{self, JobRecord};
 use node_agent::memory;
 use node_agent::restart::{self, Begun, RestartPlan};
 use node_agent_image::model::JobModel;
 
 use crate::generations::{self, Generation};
-use crate::{Failure, install, run, time};
+use crate::{Failure, coordinate, install, run, time};
 
 /// The name that this goes by.
 pub const TOOL: &str = "ckpt-restart";
@@ -89,7 +89,8 @@ fn restart(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
         Files::Keep => FilePolicy::Keep,
     };
     let comeback = Comeback { generation, policy, restorer, library: library.clone(), begun: OnceCell::new() };
-    let code = guardian::restart(TOOL, record, &comeback, &library)?;
+    let code =
+        guardian::restart(Tool { name: TOOL, library: &library, coordinate: coordinate::main }, record, &comeback)?;
     Ok(ExitCode::from(code as u8))
 }
 

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use node_agent::guardian;
+use node_agent::guardian::{self, Tool};
 use node_agent::job::{self, JobRecord};
 
-use crate::{Failure, install, time};
+use crate::{Failure, coordinate, install, time};
 
 /// The name that this goes by.
 pub const TOOL: &str = "ckpt-run";
@@ -55,8 +55,12 @@ pub fn main() -> Result<ExitCode, Failure> {
     let options = Options::parse();
     let library = install::find(LIBRARY).map_err(Failure::of(TOOL))?;
     let record = record(&options).map_err(Failure::of(TOOL))?;
-    let code = guardian::run(TOOL, record, &options.command, &library).map_err(Failure::of(TOOL))?;
+    let code = guardian::run(tool(&library), record, &options.command).map_err(Failure::of(TOOL))?;
     Ok(ExitCode::from(code as u8))
+}
+
+fn tool(library: &Path) -> Tool<'_> {
+    Tool { name: TOOL, library, coordinate: coordinate::main }
 }
 
 fn record(options: &Options) -> std::io::Result<JobRecord> {

@@ -27,6 +27,7 @@ use crate::job::{JobError, JobFolder, JobRecord, SOCKET};
 
 pub mod board;
 pub mod control;
+pub mod daemons;
 mod ending;
 mod life;
 pub mod members;
@@ -39,6 +40,7 @@ pub use life::{Life, Namespace, NextLife, Root};
 
 use board::{Board, Comeback};
 use control::Control;
+use sys::Inherited;
 use watch::Guardian;
 
 /// Why a job cannot be started.
@@ -87,52 +89,76 @@ impl LaunchError {
     }
 }
 
+/// What a guardian is given by the command that it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Tool<'a> {
+    /// What its messages begin with.
+    pub name: &'static str,
+    /// The preload library.
+    pub library: &'a Path,
+    /// All of a coordinator's life, in a process that is forked for it.
+    pub coordinate: fn(&Life) -> !,
+}
+
 /// Runs `command` as a new job until it ends; the exit code of `ckpt-run`.
 ///
 /// # Errors
 /// When it cannot be started.
-pub fn run(tool: &'static str, record: JobRecord, command: &[OsString], library: &Path) -> Result<i32, LaunchError> {
+pub fn run(tool: Tool<'_>, record: JobRecord, command: &[OsString]) -> Result<i32, LaunchError> {
     refuse_shared_dir(&record)?;
     refuse_unwritable_dir(&record.dir)?;
     let inherited = sys::block_signals();
     let control = Control::create().map_err(LaunchError::io("make the control segment"))?;
-    let mut life = prepare(tool, record, library, control)?;
-    match root::start(tool, command, life.folder.path(), &inherited) {
+    let mut life = prepare(tool, record, control)?;
+    match root::start(tool.name, command, life.folder.path(), &inherited) {
         Ok(pid) => life.root = Root::Child(pid),
         Err(error) => {
             life.folder.remove();
             return Err(LaunchError::io("start the program")(error));
         }
     }
-    guard(life, None)
+    guard(life, None, &inherited)
+}
+
+/// Guards one of a job's other nodes until the job is over there; the exit code of `ckpt agent`. What runs there is started by
+/// the coordinator's orders, which reach the agent by `record.join`.
+///
+/// # Errors
+/// When it cannot be made ready.
+pub fn serve(tool: Tool<'_>, record: JobRecord) -> Result<i32, LaunchError> {
+    let inherited = sys::block_signals();
+    let control = Control::create().map_err(LaunchError::io("make the control segment"))?;
+    let mut life = prepare(tool, record, control)?;
+    life.root = Root::Elsewhere;
+    guard(life, None, &inherited)
 }
 
 /// Runs the next life of a job until it ends; the exit code of `ckpt-restart`.
 ///
 /// # Errors
 /// When it cannot be restarted.
-pub fn restart(tool: &'static str, record: JobRecord, next: &dyn NextLife, library: &Path) -> Result<i32, LaunchError> {
+pub fn restart(tool: Tool<'_>, record: JobRecord, next: &dyn NextLife) -> Result<i32, LaunchError> {
     refuse_shared_dir(&record)?;
-    let _ = sys::block_signals();
+    let inherited = sys::block_signals();
     let control = Control::carrying(next.epoch()).map_err(LaunchError::io("make the control segment"))?;
-    let mut life = prepare(tool, record, library, control)?;
+    let mut life = prepare(tool, record, control)?;
     life.board.set_comeback(Comeback::Underway);
     life.record.restarted_from.into_iter().for_each(|generation| life.board.set_newest(generation));
     match next.begin(&life) {
         Ok(namespace) => life.root = Root::Namespace(namespace),
         Err(error) => {
-            let _ = ending::end_the_rest(None);
+            let _ = ending::end_the_rest(&[]);
             life.folder.remove();
             return Err(LaunchError::Restart(error));
         }
     }
-    guard(life, Some(next))
+    guard(life, Some(next), &inherited)
 }
 
 /// Everything of a life but its processes.
-fn prepare(tool: &'static str, record: JobRecord, library: &Path, control: Control) -> Result<Life, LaunchError> {
+fn prepare(tool: Tool<'_>, record: JobRecord, control: Control) -> Result<Life, LaunchError> {
     sys::become_subreaper().map_err(LaunchError::io("become the parent of orphans"))?;
-    let folder = JobFolder::create(&record, library)?;
+    let folder = JobFolder::create(&record, tool.library)?;
     let made = (|| {
         folder.link_segment(std::process::id(), control.number())?;
         let ledger = Ledger::create().map_err(LaunchError::io("make room for what is drained"))?;
@@ -141,20 +167,23 @@ fn prepare(tool: &'static str, record: JobRecord, library: &Path, control: Contr
         let listener = UnixListener::bind(&socket)
             .and_then(|listener| fs::set_permissions(&socket, Permissions::from_mode(0o600)).map(|()| listener))
             .map_err(LaunchError::io("make the socket"))?;
-        let ranks_announced = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
-            .map_err(|errno| LaunchError::io("make an eventfd")(errno.into()))?;
-        Ok((ledger, board, listener, ranks_announced))
+        Ok((ledger, board, listener, event()?, event()?))
     })();
     match made {
-        Ok((ledger, board, listener, ranks_announced)) => {
-            let root = Root::Child(0);
-            Ok(Life { tool, record, folder, control, ledger, board, listener, ranks_announced, root })
+        Ok((ledger, board, listener, to_guardian, to_agent)) => {
+            let (root, coordinate, tool) = (Root::Child(0), tool.coordinate, tool.name);
+            Ok(Life { tool, record, folder, control, ledger, board, listener, to_guardian, to_agent, root, coordinate })
         }
         Err(error) => {
             folder.remove();
             Err(error)
         }
     }
+}
+
+fn event() -> Result<EventFd, LaunchError> {
+    EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+        .map_err(|errno| LaunchError::io("make an eventfd")(errno.into()))
 }
 
 /// Generations of two jobs in one folder would be taken for one job's.
@@ -178,15 +207,15 @@ fn refuse_unwritable_dir(dir: &Path) -> Result<(), LaunchError> {
 }
 
 /// Guards a life that has begun until it ends; its exit code.
-fn guard(life: Life, next: Option<&dyn NextLife>) -> Result<i32, LaunchError> {
+fn guard(life: Life, next: Option<&dyn NextLife>, inherited: &Inherited) -> Result<i32, LaunchError> {
     let signals = sys::signal_descriptor().map_err(LaunchError::io("receive signals"));
     let ended = signals.and_then(|signals| {
-        let mut guardian = Guardian::new(&life, next);
+        let mut guardian = Guardian::new(&life, next, inherited);
         guardian.start_agent(next);
         guardian.watch(signals.as_fd()).map(|status| guardian.end(status)).map_err(LaunchError::io("wait for the job"))
     });
     if ended.is_err() {
-        let _ = ending::end_the_rest(None);
+        let _ = ending::end_the_rest(&[]);
     }
     life.folder.remove();
     match life.board.comeback() {

@@ -4,7 +4,10 @@
 //! ```text
 //! libckpt_hijack.so   copy of the installed one, or a link: the path that LD_PRELOAD names
 //! segment             link to /proc/GUARDIAN/fd/N, the memfd of the control segment
+//! ckpt-rsh            link to this program, for launchers
 //! agent.sock          where `ckpt` asks
+//! launch-N.*          daemons of launchers (guardian/daemons.rs)
+//! join.json           how agents find the coordinator
 //! job.json            JobRecord
 //! ```
 //!
@@ -30,6 +33,12 @@ pub use registry::{LiveJob, Selector, find, list};
 
 /// Name of the agent's socket.
 pub const SOCKET: &str = "agent.sock";
+/// What launchers call in place of ssh: a link to this program.
+pub const LAUNCHER_FILE: &str = "ckpt-rsh";
+/// How to reach the coordinator: a join file, 0600. There is none until there is a second node.
+pub const JOIN_FILE: &str = "join.json";
+/// Where the coordinator is asked.
+pub const COORDINATOR_SOCKET: &str = "coordinator.sock";
 const RECORD: &str = "job.json";
 /// Not TMPDIR: the path is in every process's environment and has to be the same in a later life.
 const BASE: &str = "/tmp";
@@ -69,6 +78,9 @@ pub struct JobRecord {
     pub started_at_ns: u64,
     /// The generation that this life began from.
     pub restarted_from: Option<u64>,
+    /// Number of the virtual node; 0 is the one where the job was started.
+    #[serde(default)]
+    pub node: u32,
 }
 
 /// Why a job's folder cannot be made or found.
@@ -214,12 +226,14 @@ pub fn parent() -> PathBuf {
     Path::new(BASE).join(format!("slackwater-{}", getuid()))
 }
 
-/// Puts the library into a job's folder: a copy, which an upgrade while the job runs does not touch, and whose path is the
+/// Puts the library into a job's folder, and what launchers call: a copy, which an upgrade while the job runs does not touch, and whose path is the
 /// shortest for every program that starts; a link where programs may not be loaded from that file system.
 ///
 /// # Errors
 /// When neither can be made.
 pub fn put_library(library: &Path, folder: &Path) -> io::Result<()> {
+    // One program that goes by the name it is called by.
+    symlink(std::env::current_exe()?, folder.join(LAUNCHER_FILE))?;
     let at = folder.join(LIBRARY_FILE);
     let loadable = statvfs(folder).is_ok_and(|about| !about.flags().contains(FsFlags::ST_NOEXEC));
     if loadable && fs::copy(library, &at).is_ok() {

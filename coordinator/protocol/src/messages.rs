@@ -104,6 +104,9 @@ pub struct Committed {
 pub struct Status {
     /// Pid of the agent that answers.
     pub agent: u32,
+    /// Pid of the coordinator; 0 where the job is on one node.
+    #[serde(default)]
+    pub coordinator: u32,
     /// Processes in the job.
     pub processes: u64,
     /// Newest generation that this life has committed or was restarted from.

@@ -34,10 +34,10 @@ pub struct CheckpointContext<'life> {
 }
 
 impl CheckpointContext<'_> {
-    /// The job's processes as the agent sees them: descendants of the guardian but for this agent, zombies left out.
+    /// The job's processes as the agent sees them: descendants of the guardian but for agent and coordinator, zombies left out.
     #[must_use]
     pub fn members(&self) -> BTreeSet<u32> {
-        descendants(self.guardian, Some(std::process::id()))
+        descendants(self.guardian, &[std::process::id(), self.life.board.coordinator()])
     }
 
     /// After the commit of `generation`: kills every process of the job, parked as it is, and waits until all are gone.

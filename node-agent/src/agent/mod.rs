@@ -127,7 +127,7 @@ impl<'life> Agent<'life> {
     fn announce_ranks(&self) -> ! {
         let mut known = 0;
         loop {
-            let _ = self.life.ranks_announced.write(1);
+            let _ = self.life.to_guardian.write(1);
             known = self.life.control.wait_for_ranks(known);
         }
     }

@@ -17,7 +17,7 @@ pub(super) fn end_job(life: &Life) -> ! {
     loop {
         let mut left = of_folder(life.folder.path(), std::process::id());
         if let Some(init) = life.root.init() {
-            left.extend(descendants(init, None));
+            left.extend(descendants(init, &[]));
             // Takes its whole namespace with it.
             sys::kill(init, libc::SIGKILL);
         }

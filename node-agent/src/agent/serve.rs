@@ -46,7 +46,13 @@ impl Agent<'_> {
         let agent = std::process::id();
         let processes = Job::of(self.life).pids().len() as u64;
         let board = self.life.board;
-        Status { agent, processes, generation: board.newest(), phase: board.progress.phase() }
+        Status {
+            agent,
+            coordinator: board.coordinator(),
+            processes,
+            generation: board.newest(),
+            phase: board.progress.phase(),
+        }
     }
 
     fn checkpoint(&self, stream: &UnixStream, wish: Wish) -> io::Result<()> {

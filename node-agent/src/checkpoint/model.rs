@@ -42,12 +42,12 @@ pub(super) fn capture(
         processes.push(snapshot::zombie(*host, *pid)?);
     }
     let root = life.root.pid();
-    let since = matches!(life.root, Root::Child(_)).then_some(life.record.started_at_ns / 1_000_000_000);
+    let since = life.root.init().is_none().then_some(life.record.started_at_ns / 1_000_000_000);
     let ipc = hosts.first().map(|host| crate::ipc::capture(*host, since)).transpose()?.unwrap_or_default();
     let model = NodeModel {
         abi_version: hijack_abi::VERSION,
         epoch: parked.epoch(),
-        machine: snapshot::machine(root),
+        machine: snapshot::machine(if root == 0 { context.guardian } else { root }),
         job: job(context, &sources, root),
         outsiders: outsiders(guardian_of(life.root, context.guardian), &processes),
         processes,
@@ -94,7 +94,7 @@ fn job(context: &CheckpointContext<'_>, sources: &[snapshot::Source], root: u32)
 /// The process that the job knows as its guardian: in a later life that is a stand-in, the root's parent.
 fn guardian_of(root: Root, guardian: u32) -> u32 {
     match root {
-        Root::Child(_) => guardian,
+        Root::Child(_) | Root::Elsewhere => guardian,
         Root::Namespace(namespace) => {
             let stat = fs::read_to_string(format!("/proc/{}/stat", namespace.root)).unwrap_or_default();
             let parent = stat.rsplit_once(')').and_then(|it| it.1.split_whitespace().nth(1)?.parse().ok());

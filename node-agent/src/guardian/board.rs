@@ -18,6 +18,12 @@ pub struct Board {
     lost_signal: AtomicU32,
     /// See [`Comeback`].
     comeback: AtomicU32,
+    /// Pid of the coordinator as the guardian sees it; 0 = there is none.
+    coordinator: AtomicU32,
+    /// 1: other nodes are wanted, so there has to be a coordinator.
+    wants_coordinator: AtomicU32,
+    /// 1: the job is over on this node, whatever runs here.
+    over: AtomicU32,
 }
 
 /// How far a restart is.
@@ -100,6 +106,39 @@ impl Board {
         if self.lost_rank.compare_exchange(0, pid, Ordering::AcqRel, Ordering::Acquire).is_ok() {
             self.lost_signal.store(signal, Ordering::Release);
         }
+    }
+
+    /// Other nodes are wanted; the caller then wakes the guardian.
+    pub fn want_coordinator(&self) {
+        self.wants_coordinator.store(1, Ordering::Release);
+    }
+
+    /// Whether there has to be a coordinator.
+    #[must_use]
+    pub fn wants_coordinator(&self) -> bool {
+        self.wants_coordinator.load(Ordering::Acquire) == 1
+    }
+
+    /// The coordinator's pid.
+    pub fn set_coordinator(&self, pid: u32) {
+        self.coordinator.store(pid, Ordering::Release);
+    }
+
+    /// Pid of the coordinator as the guardian sees it; 0 = there is none.
+    #[must_use]
+    pub fn coordinator(&self) -> u32 {
+        self.coordinator.load(Ordering::Acquire)
+    }
+
+    /// The job is over on this node; the caller then wakes the guardian.
+    pub fn end(&self) {
+        self.over.store(1, Ordering::Release);
+    }
+
+    /// Whether it is.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire) == 1
     }
 
     /// A restart begins, is done or has failed.

@@ -17,6 +17,8 @@ pub enum Root {
     Child(u32),
     /// In namespaces of its own, after a restart.
     Namespace(Namespace),
+    /// On a node that is not the head's: launchers' daemons and what they start are children, none of them is the root.
+    Elsewhere,
 }
 
 /// A restarted job's namespaces.
@@ -29,21 +31,23 @@ pub struct Namespace {
 }
 
 impl Root {
-    /// Its pid as the guardian sees it.
+    /// Its pid as the guardian sees it; 0 when it is on another node.
     #[must_use]
     pub fn pid(self) -> u32 {
         match self {
             Self::Child(pid) => pid,
             Self::Namespace(namespace) => namespace.root,
+            Self::Elsewhere => 0,
         }
     }
 
-    /// The child of the guardian whose end is the job's end.
+    /// The child of the guardian whose end is the job's end; 0 when nobody's is.
     #[must_use]
     pub(super) fn child(self) -> u32 {
         match self {
             Self::Child(pid) => pid,
             Self::Namespace(namespace) => namespace.init,
+            Self::Elsewhere => 0,
         }
     }
 
@@ -51,7 +55,7 @@ impl Root {
     #[must_use]
     pub fn init(self) -> Option<u32> {
         match self {
-            Self::Child(_) => None,
+            Self::Child(_) | Self::Elsewhere => None,
             Self::Namespace(namespace) => Some(namespace.init),
         }
     }
@@ -97,8 +101,12 @@ pub struct Life {
     pub ledger: Ledger,
     /// Where `ckpt` asks. Made by the guardian, so that nobody is turned away between two agents.
     pub listener: UnixListener,
-    /// An agent writes it when ranks were announced.
-    pub ranks_announced: EventFd,
+    /// An agent writes it when there is something for the guardian to look at: ranks, daemons to start, the end.
+    pub to_guardian: EventFd,
+    /// The guardian writes it when daemons have been started or have ended.
+    pub to_agent: EventFd,
     #[allow(missing_docs)]
     pub root: Root,
+    /// All of a coordinator's life, in the process that the guardian forks for it.
+    pub coordinate: fn(&Life) -> !,
 }

@@ -15,9 +15,9 @@ struct Entry {
     zombie: bool,
 }
 
-/// Descendants of `ancestor`, without those of `except` and without zombies.
+/// Descendants of `ancestor`, without `except` and theirs and without zombies.
 #[must_use]
-pub fn descendants(ancestor: u32, except: Option<u32>) -> BTreeSet<u32> {
+pub fn descendants(ancestor: u32, except: &[u32]) -> BTreeSet<u32> {
     below(&all(), BTreeSet::from([ancestor]), except)
 }
 
@@ -35,7 +35,7 @@ pub fn of_folder(folder: &Path, except: u32) -> BTreeSet<u32> {
         })
         .map(|entry| entry.pid)
         .collect();
-    let mut found = below(&entries, marked.clone(), Some(except));
+    let mut found = below(&entries, marked.clone(), &[except]);
     found.extend(marked);
     found
 }
@@ -53,7 +53,7 @@ pub fn children() -> BTreeMap<u32, Vec<u32>> {
 /// The process that sees itself as `pid` among the descendants of `ancestor`.
 #[must_use]
 pub fn with_inner_pid(ancestor: u32, pid: u32) -> Option<u32> {
-    descendants(ancestor, None).into_iter().find(|candidate| {
+    descendants(ancestor, &[]).into_iter().find(|candidate| {
         let status = fs::read_to_string(format!("/proc/{candidate}/status")).unwrap_or_default();
         let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
         numbers.and_then(|it| it.split_whitespace().next_back()).is_some_and(|it| it == pid.to_string())
@@ -83,14 +83,14 @@ pub fn zombie_status(pid: u32) -> Option<i32> {
     if fields.next()? == "Z" { fields.next_back()?.parse().ok() } else { None }
 }
 
-fn below(entries: &[Entry], mut known: BTreeSet<u32>, except: Option<u32>) -> BTreeSet<u32> {
+fn below(entries: &[Entry], mut known: BTreeSet<u32>, except: &[u32]) -> BTreeSet<u32> {
     let roots = known.clone();
     loop {
         let size = known.len();
         known.extend(
             entries
                 .iter()
-                .filter(|it| known.contains(&it.parent) && Some(it.pid) != except)
+                .filter(|it| known.contains(&it.parent) && !except.contains(&it.pid))
                 .map(|it| it.pid)
                 .collect::<Vec<_>>(),
         );
@@ -134,7 +134,7 @@ mod tests {
         let zombie = Entry { pid: 14, parent: 12, zombie: true };
         // Children may have smaller numbers than their parents, and come first.
         let entries = [entry(3, 12), entry(11, 10), entry(12, 10), entry(13, 11), zombie, entry(20, 1), entry(21, 14)];
-        let found = below(&entries, BTreeSet::from([10]), Some(11));
+        let found = below(&entries, BTreeSet::from([10]), &[11]);
         assert_eq!(found, BTreeSet::from([3, 12, 21]));
     }
 }

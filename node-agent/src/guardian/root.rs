@@ -12,12 +12,17 @@ use hijack_abi::{JOB_FOLDER_VARIABLE, LIBRARY_FILE};
 use nix::errno::Errno;
 
 use super::sys::{self, Forked, Inherited};
+use crate::job::LAUNCHER_FILE;
 
 /// Exit code when a program is not found, as a shell's.
 const NOT_FOUND: i32 = 127;
 /// Exit code when it cannot be executed.
 const NOT_EXECUTABLE: i32 = 126;
 const PRELOAD: &str = "LD_PRELOAD";
+/// Variables by which launchers are told what to call in place of ssh: Open MPI 4, PRRTE (Open MPI 5), Hydra (MPICH and its kin).
+pub const AGENT_VARIABLES: [&str; 3] = ["OMPI_MCA_plm_rsh_agent", "PRTE_MCA_plm_ssh_agent", "HYDRA_LAUNCHER_EXEC"];
+/// Their daemons would else start others in a tree.
+const FLAT_VARIABLES: [&str; 2] = ["OMPI_MCA_plm_rsh_no_tree_spawn", "PRTE_MCA_plm_ssh_no_tree_spawn"];
 
 /// Forks and executes `command` in the caller's process group with the library preloaded; its pid. A failing exec is
 /// said by the child itself, whose exit code is then 127 or 126.
@@ -62,6 +67,18 @@ fn names(word: &OsStr, number: i32) -> bool {
     ["/dev/fd/", "/proc/self/fd/"].iter().any(|folder| word.ends_with(format!("{folder}{number}").as_bytes()))
 }
 
+/// What makes launchers start their daemons on other nodes through us. All from the first node: an agent would otherwise have
+/// to ask for others on behalf of a daemon.
+fn launchers(folder: &Path) -> impl Iterator<Item = (OsString, OsString)> {
+    let through_us = folder.join(LAUNCHER_FILE).into_os_string();
+    let agents = AGENT_VARIABLES.into_iter().map(move |name| (name.into(), through_us.clone()));
+    agents.chain(FLAT_VARIABLES.into_iter().map(|name| (name.into(), "1".into())))
+}
+
+fn is_launchers(name: &OsStr) -> bool {
+    AGENT_VARIABLES.into_iter().chain(FLAT_VARIABLES).any(|it| name == it)
+}
+
 /// The caller's environment, the library before what else is preloaded.
 fn environment(folder: &Path) -> io::Result<Vec<CString>> {
     let mut preload = folder.join(LIBRARY_FILE).into_os_string();
@@ -70,7 +87,9 @@ fn environment(folder: &Path) -> io::Result<Vec<CString>> {
         preload.push(others);
     }
     let ours = [(OsString::from(PRELOAD), preload), (JOB_FOLDER_VARIABLE.into(), folder.into())];
-    let others = env::vars_os().filter(|(name, _)| name != PRELOAD && name != JOB_FOLDER_VARIABLE);
+    let ours = ours.into_iter().chain(launchers(folder));
+    let others =
+        env::vars_os().filter(|(name, _)| name != PRELOAD && name != JOB_FOLDER_VARIABLE && !is_launchers(name));
     let variable = |(mut name, value): (OsString, OsString)| {
         name.push("=");
         name.push(value);

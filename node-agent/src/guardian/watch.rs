@@ -8,7 +8,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{Shutdown, shutdown};
 
 use super::board::Comeback;
+use super::daemons::Daemons;
 use super::ranks::Ranks;
+use super::sys::Inherited;
 use super::{Life, Namespace, NextLife, Root, ending, members, sys};
 use crate::agent;
 use crate::files::{keeper, refill};
@@ -23,33 +25,52 @@ const AGENT_SAYS_SO: Duration = Duration::from_secs(10);
 /// How long one that is told to go may take.
 const AGENT_GOES: Duration = Duration::from_millis(500);
 
+/// How long the coordinator may take to end the job on other nodes; longer than its own patience with them.
+const COORDINATOR_GOES: Duration = Duration::from_secs(15);
+
 /// The loop's state.
 pub(super) struct Guardian<'life> {
     life: &'life Life,
     /// How this life began, where it is not the first.
     next: Option<&'life dyn NextLife>,
     agent: Option<u32>,
+    coordinator: Option<u32>,
     agents_started: Vec<Instant>,
     ranks: Ranks,
     /// The root's wait status, once it has ended.
     ended: Option<i32>,
+    daemons: Daemons,
+    /// How daemons begin: signal mask and all as this process found them.
+    inherited: &'life Inherited,
     root_stopped: bool,
     /// The terminal has asked the whole group to stop.
     told_to_stop: bool,
 }
 
 impl<'life> Guardian<'life> {
-    pub(super) fn new(life: &'life Life, next: Option<&'life dyn NextLife>) -> Self {
-        let ranks = Ranks::default();
-        let agents_started = Vec::new();
-        Self { life, next, agent: None, agents_started, ranks, ended: None, root_stopped: false, told_to_stop: false }
+    pub(super) fn new(life: &'life Life, next: Option<&'life dyn NextLife>, inherited: &'life Inherited) -> Self {
+        Self {
+            life,
+            next,
+            agent: None,
+            coordinator: None,
+            agents_started: Vec::new(),
+            ranks: Ranks::default(),
+            ended: None,
+            daemons: Daemons::default(),
+            inherited,
+            root_stopped: false,
+            told_to_stop: false,
+        }
     }
 
     /// Until the root has ended: its wait status.
     pub(super) fn watch(&mut self, signals: BorrowedFd<'_>) -> io::Result<i32> {
         loop {
+            let _ = self.life.to_guardian.read();
             self.note_children();
             self.note_ranks()?;
+            self.note_wishes();
             if let Some(status) = self.ended {
                 return Ok(status);
             }
@@ -62,7 +83,7 @@ impl<'life> Guardian<'life> {
 
     /// Sleeps until something happens.
     fn wait(&self, signals: BorrowedFd<'_>) -> io::Result<()> {
-        let fixed = [signals, self.life.ranks_announced.as_fd()];
+        let fixed = [signals, self.life.to_guardian.as_fd()];
         let mut fds: Vec<PollFd<'_>> =
             fixed.into_iter().chain(self.ranks.descriptors()).map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         match poll(&mut fds, PollTimeout::NONE) {
@@ -71,9 +92,22 @@ impl<'life> Guardian<'life> {
         }
     }
 
+    /// What agents have asked for: daemons, a coordinator, the end.
+    fn note_wishes(&mut self) {
+        if self.life.board.is_over() && self.life.root == Root::Elsewhere {
+            self.ended = Some(0);
+            return;
+        }
+        if self.daemons.start_new(self.life.tool, self.life.folder.path(), self.inherited) {
+            let _ = self.life.to_agent.write(1);
+        }
+        if self.coordinator.is_none() && self.life.board.wants_coordinator() && self.ended.is_none() {
+            self.start_coordinator();
+        }
+    }
+
     /// New ranks are watched, ended ones are looked at.
     fn note_ranks(&mut self) -> io::Result<()> {
-        let _ = self.life.ranks_announced.read();
         let announced = self.life.control.ranks_after(self.ranks.announced());
         self.ranks.watch(&announced, self.life.root.init());
         let mut fds: Vec<PollFd<'_>> = self.ranks.descriptors().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
@@ -95,6 +129,11 @@ impl<'life> Guardian<'life> {
             } else if Some(pid) == self.agent && over {
                 self.agent = None;
                 self.replace_agent(status);
+            } else if Some(pid) == self.coordinator && over {
+                self.coordinator = None;
+                self.say(&format!("the coordinator died ({}): starting another", ending_of(status)));
+            } else if over && self.daemons.note_end(self.life.folder.path(), pid, status) {
+                let _ = self.life.to_agent.write(1);
             }
         }
         self.stop_with_the_root();
@@ -144,6 +183,22 @@ impl<'life> Guardian<'life> {
         }
     }
 
+    fn start_coordinator(&mut self) {
+        self.agents_started.retain(|start| start.elapsed() < AGENTS_WITHIN);
+        if self.agents_started.len() >= AGENTS_MAX {
+            return;
+        }
+        self.agents_started.push(Instant::now());
+        match sys::fork() {
+            Ok(sys::Forked::Child) => (self.life.coordinate)(self.life),
+            Ok(sys::Forked::Parent(pid)) => {
+                self.coordinator = Some(pid);
+                self.life.board.set_coordinator(pid);
+            }
+            Err(error) => self.say(&format!("cannot start the coordinator: {error}; other nodes cannot be reached")),
+        }
+    }
+
     /// The agent is gone: nobody must wait for it.
     fn replace_agent(&mut self, status: i32) {
         if self.ended.is_some() || self.life.board.ended_after().is_some() {
@@ -190,11 +245,13 @@ impl<'life> Guardian<'life> {
         let lost = self.life.board.lost_rank();
         // They are among the rest, and deaf to SIGTERM.
         self.life.control.end_twins();
-        let stubborn = ending::end_the_rest(self.agent);
+        let apart: Vec<u32> = self.agent.into_iter().chain(self.coordinator).collect();
+        let stubborn = ending::end_the_rest(&apart);
         if !stubborn.is_empty() {
             self.say(&format!("these processes do not end, not even by SIGKILL: {stubborn:?}"));
         }
         self.dismiss_agent();
+        self.dismiss_coordinator();
         if let Some(generation) = self.life.board.ended_after() {
             self.say(&format!("killed after checkpoint {generation} on request"));
         }
@@ -217,14 +274,25 @@ impl<'life> Guardian<'life> {
             sys::kill(agent, libc::SIGTERM);
             AGENT_GOES
         };
-        if !self.agent_goes(agent, patience) {
+        if !self.goes(agent, patience) {
             sys::kill(agent, libc::SIGKILL);
-            self.agent_goes(agent, AGENT_GOES);
+            self.goes(agent, AGENT_GOES);
         }
     }
 
-    fn agent_goes(&mut self, agent: u32, patience: Duration) -> bool {
-        let Ok(pidfd) = sys::pidfd_open(agent) else { return true };
+    /// It ends the job on the other nodes before it goes.
+    fn dismiss_coordinator(&mut self) {
+        let Some(coordinator) = self.coordinator.take() else { return };
+        sys::kill(coordinator, libc::SIGTERM);
+        if !self.goes(coordinator, COORDINATOR_GOES) {
+            self.say("other nodes have not said that they ended the job");
+            sys::kill(coordinator, libc::SIGKILL);
+            self.goes(coordinator, AGENT_GOES);
+        }
+    }
+
+    fn goes(&mut self, process: u32, patience: Duration) -> bool {
+        let Ok(pidfd) = sys::pidfd_open(process) else { return true };
         let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
         let gone = poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], timeout).is_ok_and(|ready| ready == 1);
         while sys::reap().is_some() {}
@@ -240,7 +308,7 @@ impl<'life> Guardian<'life> {
 fn pass_into(namespace: Namespace, received: sys::Received) {
     let Namespace { init, root } = namespace;
     let tell_group = |signal| {
-        let group = members::in_group_of(root, &members::descendants(init, None));
+        let group = members::in_group_of(root, &members::descendants(init, &[]));
         group.into_iter().for_each(|pid| sys::kill(pid, signal));
     };
     match received.signal {

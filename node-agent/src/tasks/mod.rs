@@ -31,8 +31,8 @@ const WAITS: [u64; 2] = [libc::SYS_pause as u64, libc::SYS_wait4 as u64];
 pub struct Job {
     /// Pid of the guardian as this process sees it.
     pub guardian: u32,
-    /// Pid of its agent, which is not of the job, nor are its children.
-    pub agent: u32,
+    /// Pids of its agent and of the coordinator, which are not of the job, nor are their children.
+    pub apart: [u32; 2],
     #[allow(missing_docs)]
     pub root: Root,
 }
@@ -41,7 +41,7 @@ impl Job {
     /// The job of a life, as its agent sees it, which is this process.
     #[must_use]
     pub fn of(life: &Life) -> Self {
-        Self { guardian: life.record.guardian, agent: std::process::id(), root: life.root }
+        Self { guardian: life.record.guardian, apart: [std::process::id(), life.board.coordinator()], root: life.root }
     }
 
     /// Its processes as this process sees their pids, zombies too.
@@ -102,7 +102,7 @@ impl Lister {
         let table = if self.without_children { members::children() } else { BTreeMap::new() };
         let top = self.job.top();
         let mut rest = VecDeque::from([Member { pid: top, parent: 0, tids: tids(top) }]);
-        let mut seen = BTreeSet::from([top, self.job.agent]);
+        let mut seen = BTreeSet::from([top, self.job.apart[0], self.job.apart[1]]);
         let mut found = Vec::new();
         while let Some(member) = rest.pop_front() {
             let children = if self.without_children {
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn children_and_their_children() {
         let mut shell = Command::new("sh").args(["-c", "cat; exit"]).stdin(Stdio::piped()).spawn().unwrap();
-        let job = Job { guardian: std::process::id(), agent: 0, root: Root::Child(shell.id()) };
+        let job = Job { guardian: std::process::id(), apart: [0; 2], root: Root::Child(shell.id()) };
         let mut lister = Lister::new(job);
         let found = loop {
             let found = lister.list();
@@ -181,7 +181,7 @@ mod tests {
         assert_eq!((root.parent, root.tids.as_slice()), (std::process::id(), [shell.id()].as_slice()));
         lister.without_children = true;
         assert_eq!(lister.list().into_iter().map(|it| it.pid).collect::<BTreeSet<_>>(), job.pids());
-        let but_the_shell = Job { agent: shell.id(), ..job };
+        let but_the_shell = Job { apart: [shell.id(), 0], ..job };
         assert!(!but_the_shell.pids().contains(&shell.id()));
         drop(shell.stdin.take());
         shell.wait().unwrap();

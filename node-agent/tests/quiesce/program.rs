@@ -40,7 +40,7 @@ impl Program {
         counters.set_len(4096)?;
         let segment = File::options().read(true).write(true).open(format!("/proc/self/fd/{}", control.number()))?;
         let child = with(&path).stdin(segment).spawn()?;
-        let job = Job { guardian: std::process::id(), agent: std::process::id(), root: Root::Child(child.id()) };
+        let job = Job { guardian: std::process::id(), apart: [std::process::id(), 0], root: Root::Child(child.id()) };
         let program = Self { control, counters, path, child, job };
         program.until("it runs", || program.counter(0) > 0);
         Ok(program)
