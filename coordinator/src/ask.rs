@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use coordinator_protocol::{Answer, FrameError, Request, Status, decode, encode, read_limit};
@@ -23,6 +24,14 @@ pub enum AskError {
         job: String,
         #[allow(missing_docs)]
         name: String,
+        #[allow(missing_docs)]
+        source: io::Error,
+    },
+    /// Nobody answers there.
+    #[error("cannot ask {socket}: {source}")]
+    At {
+        #[allow(missing_docs)]
+        socket: PathBuf,
         #[allow(missing_docs)]
         source: io::Error,
     },
@@ -80,6 +89,27 @@ pub fn ask(
             Answer::Failed { reason } => return Err(AskError::Refused(reason)),
             answer if answer.is_last() => return Ok(answer),
             answer => told(&answer),
+        }
+    }
+}
+
+/// The same of whoever listens at `socket`, with fewer words about who that is.
+///
+/// # Errors
+/// No answer, or one that says no.
+pub fn ask_at(socket: &Path, request: &Request, patience: Duration) -> Result<Answer, AskError> {
+    let at = |source| AskError::At { socket: socket.to_path_buf(), source };
+    let mut stream = UnixStream::connect(socket).map_err(at)?;
+    stream.set_read_timeout(Some(patience)).map_err(at)?;
+    stream.write_all(&encode(request)?).map_err(at)?;
+    let mut reader = BufReader::new(stream);
+    loop {
+        let mut frame = Vec::new();
+        reader.by_ref().take(read_limit()).read_until(b'\n', &mut frame).map_err(at)?;
+        match decode(&frame)? {
+            Answer::Failed { reason } => return Err(AskError::Refused(reason)),
+            answer if answer.is_last() => return Ok(answer),
+            _ => {}
         }
     }
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{Failure, checkpoint, doctor, inspect, ls, preflight, ps, verify};
+use crate::{Failure, agent, checkpoint, doctor, inspect, ls, preflight, ps, verify};
 
 /// The name that this goes by.
 pub const TOOL: &str = "ckpt";
@@ -32,6 +32,7 @@ enum Command {
     Verify(verify::Options),
     Preflight(preflight::Options),
     Doctor(doctor::Options),
+    Agent(agent::Options),
 }
 
 /// `ckpt` from its arguments to its exit code.
@@ -44,6 +45,7 @@ pub fn main() -> Result<ExitCode, Failure> {
         Command::Verify(options) => verify::verify(&options),
         Command::Preflight(options) => preflight::preflight(&options),
         Command::Doctor(options) => doctor::doctor(&options),
+        Command::Agent(options) => agent::agent(&options),
     }
     .map_err(Failure::of(TOOL))
 }

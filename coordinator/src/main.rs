@@ -4,6 +4,7 @@ use std::env;
 use std::path::Path;
 use std::process::ExitCode;
 
+mod agent;
 mod ask;
 mod checkpoint;
 mod ckpt;
@@ -16,6 +17,7 @@ mod ls;
 mod preflight;
 mod ps;
 mod restart;
+mod rsh;
 mod run;
 mod table;
 mod time;
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
     let done = match Path::new(&name).file_name().and_then(|it| it.to_str()) {
         Some(run::TOOL) => run::main(),
         Some(restart::TOOL) => restart::main(),
+        Some(rsh::TOOL) => rsh::main(),
         _ => ckpt::main(),
     };
     match done {

@@ -60,7 +60,7 @@ fn row(job: &LiveJob) -> Row {
     // A job whose agent is being replaced is a job all the same.
     let status = ask::status(job, PATIENCE).ok();
     let record = &job.record;
-    let Status { agent, processes, generation, phase } = status.clone().unwrap_or_default();
+    let Status { agent, coordinator: _, processes, generation, phase } = status.clone().unwrap_or_default();
     Row {
         job: record.job.clone(),
         name: record.name.clone(),

@@ -121,16 +121,36 @@ pub fn run(tool: Tool<'_>, record: JobRecord, command: &[OsString]) -> Result<i3
 }
 
 /// Guards one of a job's other nodes until the job is over there; the exit code of `ckpt agent`. What runs there is started by
-/// the coordinator's orders, which reach the agent by `record.join`.
+/// the coordinator's orders. `ready` is called with the job's folder when the node can be used.
 ///
 /// # Errors
 /// When it cannot be made ready.
-pub fn serve(tool: Tool<'_>, record: JobRecord) -> Result<i32, LaunchError> {
+pub fn serve(
+    tool: Tool<'_>,
+    record: JobRecord,
+    ready: impl FnOnce(&Path) -> io::Result<()>,
+) -> Result<i32, LaunchError> {
     let inherited = sys::block_signals();
     let control = Control::create().map_err(LaunchError::io("make the control segment"))?;
     let mut life = prepare(tool, record, control)?;
     life.root = Root::Elsewhere;
+    if let Err(error) = ready(life.folder.path()) {
+        life.folder.remove();
+        return Err(LaunchError::io("make the node ready")(error));
+    }
     guard(life, None, &inherited)
+}
+
+/// Goes into the background: true in the new process, of a session of its own. Only in a process of one thread.
+///
+/// # Errors
+/// EAGAIN, ENOMEM.
+pub fn detach() -> io::Result<bool> {
+    let forked = sys::fork()?;
+    if forked == sys::Forked::Child {
+        nix::unistd::setsid()?;
+    }
+    Ok(forked == sys::Forked::Child)
 }
 
 /// Runs the next life of a job until it ends; the exit code of `ckpt-restart`.

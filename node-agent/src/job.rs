@@ -220,6 +220,12 @@ impl JobFolder {
     }
 }
 
+/// Name of the file in the job's folder that has the wait status of a daemon that was launched on another node.
+#[must_use]
+pub fn remote_end(id: u64) -> String {
+    format!("remote-{id}.ended")
+}
+
 /// `/tmp/slackwater-UID`.
 #[must_use]
 pub fn parent() -> PathBuf {

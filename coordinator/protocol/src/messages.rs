@@ -27,6 +27,15 @@ pub enum Request {
     },
     /// How is the job?
     Status,
+    /// Start a launcher's daemon on another node. Asked by `ckpt-rsh`, in place of ssh.
+    Launch {
+        /// As the launcher names it.
+        host: String,
+        /// What the launcher wants of ssh: options and a user.
+        options: Vec<String>,
+        /// For the user's shell there.
+        line: String,
+    },
 }
 
 /// What an agent answers.
@@ -53,6 +62,11 @@ pub enum Answer {
     },
     #[allow(missing_docs)]
     Status(Status),
+    /// The daemon runs. Its end is told by a file: who waits for it is of the job and holds no connection.
+    Launched {
+        /// Number of the launch in this job.
+        id: u64,
+    },
 }
 
 impl Answer {
