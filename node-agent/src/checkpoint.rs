@@ -6,7 +6,7 @@
 //! --kill                                    the same, and in place of the resume the job's end
 //! ```
 //!
-//! Whatever fails before the commit: what was drained goes back, everybody is let go, the draft is removed, and the job
+//! Whatever fails before the commit: what was drained goes back, everybody is let go, the unfinished generation is removed, and the job
 //! runs on as if nobody had asked.
 
 use std::path::Path;
@@ -17,7 +17,7 @@ use node_agent_image::model::NodeModel;
 
 use crate::agent::CheckpointContext;
 use crate::files::refill;
-use crate::memory::{self, Draft, Owner, Source, pages};
+use crate::memory::{self, Owner, Part, Source, Unfinished, pages};
 use crate::preflight;
 use crate::quiesce::{self, ParkedJob, Twins};
 use crate::snapshot::{self, FlagsAhead};
@@ -65,7 +65,7 @@ fn with_twins(
     flags: &FlagsAhead,
     begun: Instant,
 ) -> Result<Committed, CheckpointError> {
-    let mut draft = Draft::begin(&context.life.record.dir)?;
+    let (unfinished, mut part) = begin(context)?;
     let stalled = Instant::now();
     let parked = park(context)?;
     let mut captured = freeze(context, &parked, Some(flags))?;
@@ -77,22 +77,22 @@ fn with_twins(
     parked.resume();
     let stall = stalled.elapsed();
     settle(&mut captured, &twins)?;
-    write(context, &mut draft, &captured, twins.pids())?;
+    write(context, &mut part, &captured, twins.pids())?;
     drop(twins);
-    commit(context, draft, &captured, stall, begun)
+    commit(context, unfinished, part, &captured, stall, begun)
 }
 
 /// The job stands still until all is written.
 fn while_parked(context: &CheckpointContext<'_>, begun: Instant) -> Result<Committed, CheckpointError> {
-    let mut draft = Draft::begin(&context.life.record.dir)?;
+    let (unfinished, mut part) = begin(context)?;
     let stalled = Instant::now();
     let parked = park(context)?;
     let captured = freeze(context, &parked, None)?;
     if !parked.capture() {
         return Err(CheckpointError::Void);
     }
-    write(context, &mut draft, &captured, &captured.hosts)?;
-    let committed = commit(context, draft, &captured, stalled.elapsed(), begun)?;
+    write(context, &mut part, &captured, &captured.hosts)?;
+    let committed = commit(context, unfinished, part, &captured, stalled.elapsed(), begun)?;
     if context.kill {
         let left = context.end_job(committed.generation);
         if !left.is_empty() {
@@ -101,6 +101,13 @@ fn while_parked(context: &CheckpointContext<'_>, begun: Instant) -> Result<Commi
     }
     parked.resume();
     Ok(Committed { stall_ms: milliseconds(stalled.elapsed()), ..committed })
+}
+
+/// The folder of the next generation, and this node's part of it: here that is all.
+fn begin(context: &CheckpointContext<'_>) -> Result<(Unfinished, Part), CheckpointError> {
+    let unfinished = Unfinished::begin(&context.life.record.dir)?;
+    let part = Part::begin(unfinished.path(), context.node)?;
+    Ok((unfinished, part))
 }
 
 fn park(context: &CheckpointContext<'_>) -> Result<ParkedJob, CheckpointError> {
@@ -137,7 +144,7 @@ fn freeze(
 /// Reads pages from `readers` (twins, or the parked processes themselves) and writes them.
 fn write(
     context: &CheckpointContext<'_>,
-    draft: &mut Draft,
+    part: &mut Part,
     captured: &Captured,
     readers: &[u32],
 ) -> Result<(), CheckpointError> {
@@ -154,31 +161,25 @@ fn write(
             stretches,
         });
     }
-    draft.write(&captured.held, context.progress)?;
-    draft.write(&sources, context.progress)?;
+    part.write(&captured.held, context.progress)?;
+    part.write(&sources, context.progress)?;
     Ok(())
 }
 
 fn commit(
     context: &CheckpointContext<'_>,
-    draft: Draft,
+    unfinished: Unfinished,
+    part: Part,
     captured: &Captured,
     stall: Duration,
     begun: Instant,
 ) -> Result<Committed, CheckpointError> {
     context.progress.enter(Phase::Commit);
-    let model = &captured.model;
-    let (files, processes) = (model.files.len() as u64, model.processes.len() as u64);
-    let threads = model.processes.iter().map(|it| it.threads.len() as u64).sum();
-    let cost = memory::Cost {
-        job: model.job.id.clone(),
-        stall_ms: milliseconds(stall),
-        files,
-        processes,
-        threads,
-        ..memory::Cost::default()
-    };
-    let written = draft.commit(model, cost)?;
+    let receipt = part.finish(&captured.model)?;
+    let (files, processes, threads) = (receipt.files, receipt.processes, receipt.threads);
+    let job = captured.model.job.id.clone();
+    let cost = memory::Cost { job, stall_ms: milliseconds(stall), ..memory::Cost::default() };
+    let written = unfinished.commit(vec![receipt], cost)?;
     memory::retain(&context.life.record.dir, context.life.record.keep);
     Ok(Committed {
         generation: written.generation,

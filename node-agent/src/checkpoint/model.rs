@@ -47,6 +47,7 @@ pub(super) fn capture(
     let model = NodeModel {
         abi_version: hijack_abi::VERSION,
         epoch: parked.epoch(),
+        node: context.node,
         machine: snapshot::machine(root),
         job: job(context, &sources, root),
         outsiders: outsiders(guardian_of(life.root, context.guardian), &processes),
