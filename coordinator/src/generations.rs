@@ -4,8 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use node_agent::memory::{self, ImageError};
-use node_agent_image::model::NodeModel;
+use node_agent::memory::{self, ImageError, Manifest};
 use node_agent_image::names;
 use thiserror::Error;
 
@@ -101,20 +100,20 @@ impl Generation {
         files.filter_map(|file| file.metadata().ok()).map(|about| about.len()).sum()
     }
 
-    /// Opens it: the model is read and checked, the contents are not.
+    /// All its nodes, their hosts and files, and what it cost.
     ///
     /// # Errors
-    /// When a file is damaged or missing.
-    pub fn open(&self) -> Result<memory::Generation, GenerationError> {
-        Ok(memory::Generation::open(&self.path)?)
+    /// When the manifest is damaged or missing.
+    pub fn manifest(&self) -> Result<Manifest, GenerationError> {
+        Ok(memory::read_manifest(&self.path)?)
     }
 
-    /// What is remembered of its node.
+    /// Opens one virtual node's part: the model is read and checked, the contents are not.
     ///
     /// # Errors
-    /// When a file is damaged.
-    pub fn model(&self) -> Result<NodeModel, GenerationError> {
-        Ok(self.open()?.into_model())
+    /// When a file is damaged or missing, or there is no such node.
+    pub fn open(&self, node: u32) -> Result<memory::Generation, GenerationError> {
+        Ok(memory::Generation::open(&self.path, node)?)
     }
 
     /// Reads every byte back; a line for each damaged file, its path first.

@@ -7,13 +7,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use node_agent_image::model::{Backing, FileKind, NodeModel, ObjectKind, Process};
+use node_agent::memory::Cost;
+use node_agent_image::model::{Backing, FileKind, NodeModel, ObjectKind, Process, Remote};
 use serde::Serialize;
 
 use crate::generations;
 use crate::{ckpt, table, time};
 
-/// Show what is in a generation: processes, threads, memory, descriptors
+/// Show what is in a generation: nodes, processes, threads, memory, descriptors
 #[derive(Debug, Args)]
 pub struct Options {
     /// The folder that --dir named
@@ -28,54 +29,89 @@ pub struct Options {
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
-struct Whole<'a> {
+struct Whole {
     generation: u64,
     path: String,
     committed_at: String,
     bytes_stored: u64,
+    /// Of all nodes together.
+    cost: Cost,
+    /// Bytes of address space by kind, of all nodes together.
+    memory: BTreeMap<&'static str, u64>,
+    nodes: Vec<Node>,
+}
+
+/// One virtual node of it: its number is in the model.
+#[derive(Debug, Serialize)]
+struct Node {
+    host: String,
+    bytes_stored: u64,
     /// Bytes of address space by kind.
     memory: BTreeMap<&'static str, u64>,
     #[serde(flatten)]
-    model: &'a NodeModel,
+    model: NodeModel,
 }
 
 /// Prints it.
 pub fn inspect(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     let found = generations::find(ckpt::TOOL, &options.dir, options.generation)?;
-    let model = found.model()?;
+    let manifest = found.manifest()?;
+    let node = |number: u32, bytes_stored: u64| -> Result<Node, generations::GenerationError> {
+        let model = found.open(number)?.into_model();
+        Ok(Node { host: model.machine.host.clone(), bytes_stored, memory: memory(&model), model })
+    };
+    let nodes = manifest.nodes.iter().map(|it| node(it.node, it.bytes_stored));
     if options.json {
+        let nodes: Vec<Node> = nodes.collect::<Result<_, _>>()?;
         let whole = Whole {
             generation: found.number,
             path: found.path.display().to_string(),
             committed_at: time::moment(found.committed_ns()),
             bytes_stored: found.bytes_stored(),
-            memory: memory(&model),
-            model: &model,
+            cost: manifest.cost.clone(),
+            memory: summed(nodes.iter().map(|it| &it.memory)),
+            nodes,
         };
         println!("{}", serde_json::to_string_pretty(&whole)?);
     } else {
         println!("generation {}, {}", found.number, found.path.display());
-        println!("{}", head(&model));
-        println!("processes");
-        let cells: Vec<[String; 6]> = model.processes.iter().map(process).collect();
-        table::print(["  PID", "PARENT", "THREADS", "DESCRIPTORS", "ADDRESS SPACE", "PROGRAM"], &cells);
-        println!("memory by kind");
-        memory(&model).iter().for_each(|(kind, bytes)| println!("  {kind:<22}{}", table::bytes(*bytes)));
-        println!("open files");
-        (0..model.files.len()).for_each(|index| println!("  {}", open_file(&model, index)));
+        for (index, node) in nodes.enumerate() {
+            show(&node?, index == 0);
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// For people. `is_first`: with what all nodes have in common.
+fn show(node: &Node, is_first: bool) {
+    let Node { host, bytes_stored, memory, model } = node;
+    if is_first {
+        println!("{}", head(model));
+    }
+    println!("\nnode {} on {host}, {} stored", model.node, table::bytes(*bytes_stored));
+    println!("processes");
+    let cells: Vec<[String; 6]> = model.processes.iter().map(process).collect();
+    table::print(["  PID", "PARENT", "THREADS", "DESCRIPTORS", "ADDRESS SPACE", "PROGRAM"], &cells);
+    println!("memory by kind");
+    memory.iter().for_each(|(kind, bytes)| println!("  {kind:<22}{}", table::bytes(*bytes)));
+    println!("open files");
+    (0..model.files.len()).for_each(|index| println!("  {}", open_file(model, index)));
+}
+
+fn summed<'a>(all: impl Iterator<Item = &'a BTreeMap<&'static str, u64>>) -> BTreeMap<&'static str, u64> {
+    let mut sums = BTreeMap::new();
+    all.flatten().for_each(|(kind, bytes)| *sums.entry(*kind).or_default() += bytes);
+    sums
 }
 
 fn head(model: &NodeModel) -> String {
     let NodeModel { job, machine, .. } = model;
     format!(
-        "job {} ({}): {}\ntaken {} on {}, {}, kernel {}",
+        "job {} ({}): {}\ntaken {}, {}, kernel {}",
         job.id,
         job.name,
         job.command.join(" "),
         time::moment(machine.realtime_ns),
-        machine.host,
         machine.architecture,
         machine.kernel,
     )
@@ -158,10 +194,11 @@ fn describe(model: &NodeModel, kind: &FileKind) -> String {
                 16 => "netlink".into(),
                 other => format!("family {other}"),
             };
-            let state = match (socket.backlog, socket.peer) {
-                (Some(_), _) => "listens".to_owned(),
-                (None, Some(peer)) => format!("connected to file {peer}"),
-                (None, None) => "not connected".into(),
+            let state = match (socket.backlog, socket.peer, socket.peer_node) {
+                (Some(_), ..) => "listens".to_owned(),
+                (None, Some(peer), _) => format!("connected to file {peer}"),
+                (None, None, Some(Remote { node, remote, .. })) => format!("connected to {remote} on node {node}"),
+                (None, None, None) => "not connected".into(),
             };
             format!("{family} socket, {state}, {} packets in it", socket.received.len())
         }

@@ -28,6 +28,8 @@ struct Row {
     /// RFC 3339, UTC.
     committed_at: String,
     bytes_stored: u64,
+    /// Virtual nodes; null where the manifest cannot be read, which `ckpt verify` explains.
+    nodes: Option<usize>,
 }
 
 /// Prints a line for each.
@@ -36,14 +38,15 @@ pub fn ls(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     if options.json {
         println!("{}", serde_json::to_string_pretty(&rows)?);
     } else {
-        let cells: Vec<[String; 4]> = rows
+        let cells: Vec<[String; 5]> = rows
             .iter()
             .map(|row| {
                 let stored = table::bytes(row.bytes_stored);
-                [row.generation.to_string(), row.committed_at.clone(), stored, row.path.clone()]
+                let nodes = row.nodes.map_or_else(|| "?".into(), |nodes| nodes.to_string());
+                [row.generation.to_string(), row.committed_at.clone(), nodes, stored, row.path.clone()]
             })
             .collect();
-        table::print(["GENERATION", "COMMITTED", "STORED", "PATH"], &cells);
+        table::print(["GENERATION", "COMMITTED", "NODES", "STORED", "PATH"], &cells);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -54,5 +57,6 @@ fn row(it: &Generation) -> Row {
         path: it.path.display().to_string(),
         committed_at: time::moment(it.committed_ns()),
         bytes_stored: it.bytes_stored(),
+        nodes: it.manifest().ok().map(|manifest| manifest.nodes.len()),
     }
 }

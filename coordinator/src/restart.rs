@@ -1,6 +1,7 @@
 //! `ckpt-restart`: a job's next life.
 
 use std::cell::OnceCell;
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,6 +21,8 @@ use crate::{Failure, coordinate, install, run, time};
 pub const TOOL: &str = "ckpt-restart";
 /// The program that new processes jump into.
 const RESTORER: &str = "ckpt-restorer";
+/// Hosts of a generation that a message names.
+const HOSTS_SHOWN: usize = 8;
 
 /// Restart a job from a generation that was committed.
 ///
@@ -75,12 +78,13 @@ fn restart(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     // What dead lives have left is cleared away, whatever becomes of this one.
     job::list()?;
     let found = generations::find(TOOL, &options.dir, options.generation)?;
+    let node = only_node(&found)?;
     // Every byte is read before anything is touched: a file that is cut back is not for nothing.
     let damage = found.damage();
     if !damage.is_empty() {
         return Err(with_others(damage.join("\n").into(), options, &found));
     }
-    let generation = found.open().map_err(|error| with_others(error.into(), options, &found))?;
+    let generation = found.open(node).map_err(|error| with_others(error.into(), options, &found))?;
     let record = record(options, &found, &generation.model().job)?;
     let library = install::find(run::LIBRARY)?;
     let restorer = install::find(RESTORER)?;
@@ -92,6 +96,25 @@ fn restart(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     let code =
         guardian::restart(Tool { name: TOOL, library: &library, coordinate: coordinate::main }, record, &comeback)?;
     Ok(ExitCode::from(code as u8))
+}
+
+/// The node of a generation that has one. Never a part of one that has more: the rest of the job would be waited for forever.
+/// Where the manifest cannot be read, the first: reading all of it says what is wrong.
+fn only_node(generation: &Generation) -> Result<u32, Box<dyn Error>> {
+    let Ok(manifest) = generation.manifest() else { return Ok(0) };
+    match &manifest.nodes[..] {
+        [only] => Ok(only.node),
+        nodes => {
+            let hosts: BTreeSet<&str> = nodes.iter().map(|it| it.host.as_str()).collect();
+            let mut shown: Vec<&str> = hosts.iter().copied().take(HOSTS_SHOWN).collect();
+            if hosts.len() > HOSTS_SHOWN {
+                shown.push("…");
+            }
+            let (number, count, shown) = (generation.number, nodes.len(), shown.join(","));
+            Err(format!("generation {number} is of {count} nodes ({shown}): say with --hosts where it is to run")
+                .into())
+        }
+    }
 }
 
 /// A damaged generation is not the end where there is an older one. It is not taken unasked: hours may lie between them.

@@ -104,6 +104,7 @@ pub(crate) struct Places {
 
 /// Everything that has to hold between model and tables and is not checked while they are read.
 pub(crate) fn validate(file: &str, places: Places, model: &NodeModel, contents: &Contents) -> Result<(), FormatError> {
+    crate::model::check(file, places.json, model)?;
     check_blocks(file, places, contents)?;
     let mut first = 0;
     for (index, owned) in contents.owners.iter().enumerate() {

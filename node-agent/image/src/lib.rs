@@ -1,5 +1,5 @@
-//! The image format: what a generation holds ([`model`], [`contents`]) and how it lies in files ([`manifest`], [`node`],
-//! [`block`]). Pure: bytes in, meaning out. docs/image-format.md says what every byte means.
+//! The image format: what a generation holds ([`model`], [`contents`]) and how it lies in files ([`manifest`], [`receipt`],
+//! [`node`], [`block`]). Pure: bytes in, meaning out. docs/image-format.md says what every byte means.
 #![forbid(unsafe_code)]
 
 mod base64;
@@ -12,11 +12,12 @@ pub mod model;
 pub mod names;
 pub mod node;
 mod parse;
+pub mod receipt;
 
 pub use error::FormatError;
 
 /// Version of the format that this Slackwater writes, and the newest that it reads.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 /// Architecture whose images this Slackwater writes and reads, as ELF numbers them (EM_X86_64).
 pub const ARCHITECTURE: u32 = 62;
 

@@ -7,8 +7,14 @@ pub const PAGE_BYTES: usize = 4096;
 pub const BLOCK_BYTES: usize = 128 << 10;
 /// Raw bytes of a block that is read: room for later writers.
 pub const BLOCK_BYTES_MAX: usize = 1 << 20;
-/// Manifest: a line for each data file and some numbers.
-pub const MANIFEST_BYTES_MAX: u64 = 1 << 20;
+/// Virtual nodes of a generation: more than any machine of today has.
+pub const NODES_MAX: usize = 1 << 14;
+/// Bytes of a host's name: what DNS allows, four times what uname(2) tells.
+pub const HOST_BYTES_MAX: usize = 255;
+/// Data files of all nodes together: those of 8,192 nodes with 128 cores each.
+pub const DATA_FILES_IN_ALL_MAX: usize = 1 << 20;
+/// Manifest: a line for each node, in it 60 bytes for each data file. With as much of everything as there may be it fits.
+pub const MANIFEST_BYTES_MAX: u64 = 128 << 20;
 /// Data files of a node: one for each core that writes.
 pub const DATA_FILES_MAX: usize = 4096;
 /// The model as JSON: kilobytes, unless sockets and pipes are full; then what their buffers hold, in base64.

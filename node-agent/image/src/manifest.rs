@@ -1,10 +1,13 @@
-//! The manifest: which files a generation has, how long they are, and what it cost. A head line, JSON, and a line with the
-//! checksum of all before it.
+//! The manifest: which nodes a generation has, which files, how long they are, and what it cost. A head line, JSON, and a
+//! line with the checksum of all before it.
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{DATA_FILES_MAX, MANIFEST_BYTES_MAX};
-use crate::{ARCHITECTURE, FORMAT, FormatError, architecture_name, checksum, names, parse};
+use crate::limits::{DATA_FILES_IN_ALL_MAX, MANIFEST_BYTES_MAX, NODES_MAX};
+use crate::receipt::Receipt;
+use crate::{ARCHITECTURE, FORMAT, FormatError, architecture_name, checksum, parse};
+
+mod version_1;
 
 const MARK: &str = "slackwater-manifest ";
 const SUM: &str = "xxh3-128 ";
@@ -16,32 +19,10 @@ const SUM_LINE_BYTES: usize = SUM.len() + 32 + 1;
 pub struct Manifest {
     /// Number that it was committed with.
     pub generation: u64,
-    /// The node's model file.
-    pub model: ModelFile,
-    /// `node-0.data-0` …, in this order. Checksums of their blocks are in the model file.
-    pub data: Vec<DataFile>,
-    #[allow(missing_docs)]
+    /// Of all nodes together.
     pub cost: Cost,
-}
-
-/// `node-0.model`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ModelFile {
-    #[allow(missing_docs)]
-    pub name: String,
-    #[allow(missing_docs)]
-    pub bytes: u64,
-    /// XXH3-128 of all its bytes, 32 hex digits.
-    pub xxh3_128: String,
-}
-
-/// `node-0.data-K`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DataFile {
-    #[allow(missing_docs)]
-    pub name: String,
-    #[allow(missing_docs)]
-    pub bytes: u64,
+    /// The virtual nodes, ascending by number; a number may be missing where a node had left the job.
+    pub nodes: Vec<Receipt>,
 }
 
 /// What a checkpoint cost, and of whom it is.
@@ -55,7 +36,7 @@ pub struct Cost {
     pub stall_ms: f64,
     /// Bytes of memory that were looked at.
     pub bytes_read: u64,
-    /// Bytes of the model file and the data files.
+    /// Bytes of all model files and data files.
     pub bytes_stored: u64,
     /// Open file descriptions.
     pub files: u64,
@@ -66,20 +47,24 @@ pub struct Cost {
 }
 
 impl Manifest {
+    /// What it says of a node.
+    #[must_use]
+    pub fn node(&self, number: u32) -> Option<&Receipt> {
+        self.nodes.binary_search_by_key(&number, |it| it.node).ok().map(|at| &self.nodes[at])
+    }
+
     /// As it lies in the file.
     ///
     /// # Errors
-    /// [`FormatError::Limit`]; names `file`.
+    /// When it could not be read back: a node twice, another file's name, too much of something; names `file`.
     pub fn encode(&self, file: &str) -> Result<Vec<u8>, FormatError> {
-        let mut text = format!("{MARK}{FORMAT} {}\n", architecture_name(ARCHITECTURE)).into_bytes();
-        // Numbers and strings: there is no value in it that JSON has not.
-        serde_json::to_writer_pretty(&mut text, self)
-            .map_err(|error| parse::field_error(file, 0, "manifest", error.to_string()))?;
-        text.push(b'\n');
-        let sum = sum_line(&text);
-        text.extend_from_slice(sum.as_bytes());
-        check_length(file, text.len() as u64)?;
-        Ok(text)
+        let head = format!("{MARK}{FORMAT} {}\n", architecture_name(ARCHITECTURE));
+        self.check(file, head.len() as u64)?;
+        let mut text =
+            head + &self.json().map_err(|error| parse::field_error(file, 0, "manifest", error.to_string()))?;
+        check_length(file, (text.len() + SUM_LINE_BYTES) as u64)?;
+        text.push_str(&sum_line(text.as_bytes()));
+        Ok(text.into_bytes())
     }
 
     /// What it says, with every check that needs no other file.
@@ -94,36 +79,36 @@ impl Manifest {
         let text = checked(file, bytes)?;
         let head_bytes = text.iter().position(|byte| *byte == b'\n').map_or(text.len(), |at| at + 1);
         let (head, body) = text.split_at(head_bytes);
-        check_head(file, head)?;
+        let version = check_head(file, head)?;
+        if version == 1 {
+            return version_1::read(file, head_bytes as u64, body);
+        }
         let manifest: Self = parse::json(file, head_bytes as u64, body)?;
         manifest.check(file, head_bytes as u64)?;
         Ok(manifest)
     }
 
-    /// The model file's checksum as a number.
-    ///
-    /// # Errors
-    /// When it is no number.
-    pub fn model_checksum(&self, file: &str) -> Result<u128, FormatError> {
-        let text = &self.model.xxh3_128;
-        let value = u128::from_str_radix(text, 16).ok().filter(|value| format!("{value:032x}") == *text);
-        value.ok_or_else(|| parse::field_error(file, 0, "model.xxh3_128", "not 32 hex digits"))
+    /// A line for each node: a person looks for one, and of ten thousand each has a hundred files.
+    fn json(&self) -> Result<String, serde_json::Error> {
+        let cost = serde_json::to_string(&self.cost)?;
+        let nodes: Vec<String> = self.nodes.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
+        let (generation, nodes) = (self.generation, nodes.join(",\n"));
+        Ok(format!("{{\"generation\":{generation},\n\"cost\":{cost},\n\"nodes\":[\n{nodes}\n]}}\n"))
     }
 
     fn check(&self, file: &str, offset: u64) -> Result<(), FormatError> {
-        let error = |field: String, reason: &str| Err(parse::field_error(file, offset, field, reason));
-        parse::at_most(file, "data files", self.data.len() as u64, DATA_FILES_MAX)?;
-        self.model_checksum(file)?;
-        if self.model.name != names::MODEL {
-            return error("model.name".into(), "not the name of a model file");
+        if self.nodes.is_empty() {
+            return Err(parse::field_error(file, offset, "nodes", "none"));
         }
-        for (number, data) in self.data.iter().enumerate() {
-            if data.name != names::data(number) {
-                return error(format!("data[{number}].name"), "not the name of this data file");
+        parse::at_most(file, "nodes", self.nodes.len() as u64, NODES_MAX)?;
+        let files: usize = self.nodes.iter().map(|it| it.data.len()).sum();
+        parse::at_most(file, "data files of all nodes", files as u64, DATA_FILES_IN_ALL_MAX)?;
+        for (index, node) in self.nodes.iter().enumerate() {
+            if index > 0 && self.nodes[index - 1].node >= node.node {
+                let reason = format!("{}, not behind the one before", node.node);
+                return Err(parse::field_error(file, offset, format!("nodes[{index}].node"), reason));
             }
-            if data.bytes == 0 {
-                return error(format!("data[{number}].bytes"), "nothing");
-            }
+            node.check(file, offset, &format!("nodes[{index}]."))?;
         }
         Ok(())
     }
@@ -152,8 +137,8 @@ fn checked<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a [u8], FormatError> {
     Ok(text)
 }
 
-/// `slackwater-manifest VERSION ARCHITECTURE`.
-fn check_head(file: &str, head: &[u8]) -> Result<(), FormatError> {
+/// `slackwater-manifest VERSION ARCHITECTURE`; the version.
+fn check_head(file: &str, head: &[u8]) -> Result<u32, FormatError> {
     let error = |field: &str, reason: &str| parse::field_error(file, 0, field, reason);
     let text = std::str::from_utf8(head).map_err(|_| error("first line", "not UTF-8"))?;
     let words: Vec<&str> = text.trim_end_matches('\n').split(' ').collect();
@@ -170,5 +155,5 @@ fn check_head(file: &str, head: &[u8]) -> Result<(), FormatError> {
     if architecture != architecture_name(ARCHITECTURE) {
         return Err(FormatError::Architecture { file: file.into(), theirs: architecture.into() });
     }
-    Ok(())
+    Ok(version)
 }

@@ -5,11 +5,15 @@
 
 use serde::{Deserialize, Serialize};
 
+mod check;
 mod files;
 mod memory;
+mod remote;
 
+pub(crate) use check::check;
 pub use files::{Descriptor, EpollEntry, FileKind, OpenFile, Packet, Socket};
 pub use memory::{Backing, FileIdentity, MemoryLayout, Object, ObjectKind, Vma};
+pub use remote::{Connection, Remote};
 
 /// A pid or tid as the job sees it.
 pub type Pid = u32;
@@ -25,6 +29,9 @@ pub struct NodeModel {
     pub abi_version: u32,
     /// The park epoch that the parked handlers hold.
     pub epoch: u32,
+    /// Number of the virtual node; the head's is 0.
+    #[serde(default)]
+    pub node: u32,
     /// Where and on what it was taken.
     pub machine: Machine,
     /// The job.

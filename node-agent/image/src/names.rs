@@ -2,9 +2,9 @@
 
 /// The file that names all others.
 pub const MANIFEST: &str = "manifest";
-/// Model and page tables of the node.
-pub const MODEL: &str = "node-0.model";
-const DATA: &str = "node-0.data-";
+const NODE: &str = "node-";
+const MODEL: &str = ".model";
+const DATA: &str = ".data-";
 const COMMITTED: &str = "gen-";
 const HIDDEN: &str = ".";
 const UNFINISHED: &str = ".part";
@@ -21,10 +21,23 @@ pub fn unfinished(generation: u64) -> String {
     format!("{HIDDEN}{}{UNFINISHED}", committed(generation))
 }
 
-/// `node-0.data-3`.
+/// `node-2.model`: model and page tables of a virtual node.
 #[must_use]
-pub fn data(number: usize) -> String {
-    format!("{DATA}{number}")
+pub fn model(node: u32) -> String {
+    format!("{NODE}{node}{MODEL}")
+}
+
+/// `node-2.data-3`.
+#[must_use]
+pub fn data(node: u32, number: usize) -> String {
+    format!("{NODE}{node}{DATA}{number}")
+}
+
+/// The virtual node of a model file's name; None for any other name.
+#[must_use]
+pub fn node_of_model(name: &str) -> Option<u32> {
+    let digits = name.strip_prefix(NODE)?.strip_suffix(MODEL)?;
+    digits.parse().ok().filter(|node| model(*node) == name)
 }
 
 /// The number in a committed generation's name; None for any other name.
@@ -50,7 +63,13 @@ mod tests {
     fn names_and_numbers() {
         assert_eq!(committed(7), "gen-000007");
         assert_eq!(unfinished(7), ".gen-000007.part");
-        assert_eq!(data(3), "node-0.data-3");
+        assert_eq!((model(2), data(2, 3)), ("node-2.model".into(), "node-2.data-3".into()));
+        for node in [0, 7, u32::MAX] {
+            assert_eq!(node_of_model(&model(node)), Some(node));
+        }
+        for name in ["node-.model", "node-07.model", "node-+7.model", "node-7.model.old", "node-7.data-0", "manifest"] {
+            assert_eq!(node_of_model(name), None, "{name}");
+        }
         for number in [0, 7, 999_999, 1_000_000, u64::MAX] {
             assert_eq!(generation_of(&committed(number)), Some(number));
             assert_eq!(generation_of(&unfinished(number)), None);

@@ -56,7 +56,7 @@ impl Header {
     }
 }
 
-/// As it lies in `node-0.model`. `contents` have to be as their types say; [`decode`] checks it.
+/// As it lies in `node-K.model`. `contents` have to be as their types say; [`decode`] checks it.
 ///
 /// # Errors
 /// [`FormatError::Limit`]; names `file`.

@@ -23,6 +23,8 @@ pub struct CheckpointContext<'life> {
     pub life: &'life Life,
     /// Pid of the guardian as the agent sees it.
     pub guardian: u32,
+    /// Number of the virtual node; the head's is 0.
+    pub node: u32,
     /// With twins, or parked until all is written.
     pub mode: Mode,
     /// The job is not let go after the commit but ended: see [`CheckpointContext::end_job`].

@@ -146,6 +146,7 @@ impl<'life> Agent<'life> {
         let context = CheckpointContext {
             life: self.life,
             guardian: self.guardian,
+            node: 0,
             mode: wish.mode,
             kill: wish.kill,
             deadlines: Deadlines::within(wish.timeout_s),

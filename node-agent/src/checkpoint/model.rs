@@ -4,9 +4,10 @@ use std::fs;
 use std::time::Duration;
 
 use coordinator_protocol::Phase;
-use node_agent_image::model::{JobModel, NodeModel, Outsider, Pid, Process};
+use node_agent_image::model::{JobModel, NodeModel, Outsider, Pid, Process, Remote};
 
-use super::{Captured, CheckpointError, command_deadline};
+use super::CheckpointError;
+use super::round::Captured;
 use crate::agent::CheckpointContext;
 use crate::files::{self, ProcessRef};
 use crate::guardian::Root;
@@ -20,17 +21,18 @@ pub(super) fn capture(
     context: &CheckpointContext<'_>,
     parked: &ParkedJob,
     flags: Option<&FlagsAhead>,
+    remotes: &[Remote],
 ) -> Result<Captured, CheckpointError> {
     let life = context.life;
     context.progress.enter(Phase::Drain);
-    let sources = parked.sources(command_deadline(context))?;
+    let sources = parked.sources(Duration::from_millis(context.deadlines.command_ms))?;
     let references: Vec<ProcessRef> =
         sources.iter().map(|it| ProcessRef { host_pid: it.host_pid, pid: it.pid }).collect();
     let hosts: Vec<u32> = sources.iter().map(|it| it.host_pid).collect();
     files::drain(&references, context.guardian, &life.ledger, Duration::from_millis(context.deadlines.drain_ms))?;
     context.progress.enter(Phase::Snapshot);
     let mut objects = Objects::new(&hosts, flags.cloned())?;
-    let captured = files::capture(&references, context.guardian, &mut objects, &life.ledger)?;
+    let captured = files::capture(&references, context.guardian, &mut objects, &life.ledger, remotes)?;
     let mut processes = Vec::with_capacity(sources.len());
     for (source, descriptors) in sources.iter().zip(captured.descriptors) {
         let process = snapshot::process(source, &mut objects)?;
@@ -47,6 +49,7 @@ pub(super) fn capture(
     let model = NodeModel {
         abi_version: hijack_abi::VERSION,
         epoch: parked.epoch(),
+        node: context.node,
         machine: snapshot::machine(if root == 0 { context.guardian } else { root }),
         job: job(context, &sources, root),
         outsiders: outsiders(guardian_of(life.root, context.guardian), &processes),

@@ -15,6 +15,7 @@ use std::io;
 use node_agent_image::model::{ObjectIndex, ObjectKind};
 use thiserror::Error;
 
+mod across;
 mod counters;
 pub mod drain;
 mod epoll;
@@ -39,6 +40,7 @@ mod typed;
 mod udp;
 mod unix;
 
+pub use across::{Across, Unsent};
 pub use drain::{DrainError, drain};
 pub use install::install;
 pub use ledger::Ledger;

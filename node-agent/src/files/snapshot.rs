@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 
-use node_agent_image::model::{Descriptor, FileIndex, FileKind, OpenFile};
+use node_agent_image::model::{Descriptor, FileIndex, FileKind, OpenFile, Remote};
 use node_agent_proc::fdinfo::Extra;
 
 use super::ledger::Ledger;
@@ -30,6 +30,7 @@ pub(super) struct Capture<'a> {
     pub pipes: HashMap<(u64, u64), usize>,
     pub sockets: Sockets,
     pub ledger: &'a Ledger,
+    pub remotes: &'a [Remote],
     pub offences: Vec<Offence>,
     /// Files (device, inode) that have a copy in the image.
     pub spared: HashSet<(u64, u64)>,
@@ -40,7 +41,7 @@ pub(super) struct Capture<'a> {
 /// Saves every descriptor of `processes`, which must be parked (or not running otherwise).
 ///
 /// `guardian` is the process, as the agent sees it, whose 0, 1 and 2 are the job's standard streams. `ledger` has what
-/// `drain` read out of TCP connections.
+/// `drain` read out of TCP connections. `remotes`: connections to other nodes of the job.
 ///
 /// # Errors
 /// [`FilesError::Refused`] with every descriptor that cannot be kept; else what could not be looked at.
@@ -49,6 +50,7 @@ pub fn capture(
     guardian: u32,
     objects: &mut dyn FileObjects,
     ledger: &Ledger,
+    remotes: &[Remote],
 ) -> Result<CapturedFiles, FilesError> {
     let table = Table::list(processes, guardian)?;
     let sockets = Sockets::list(&table)?;
@@ -59,6 +61,7 @@ pub fn capture(
         pipes: HashMap::new(),
         sockets,
         ledger,
+        remotes,
         offences: Vec::new(),
         spared: HashSet::new(),
         temporary: temporary_folders(processes),

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-use node_agent_image::model::{FileIndex, FileKind, OpenFile, Socket};
+use node_agent_image::model::{FileIndex, FileKind, OpenFile, Remote, Socket};
 use node_agent_proc::net_tcp::{self, state};
 
 use super::snapshot::Capture;
@@ -70,6 +70,11 @@ fn connected(capture: &Capture<'_>, socket: &mut Socket, fd: RawFd, own_state: u
     socket.shut_read = !got_fin && sys::poll(fd, libc::POLLRDHUP, 0).is_ok_and(|it| it & libc::POLLRDHUP != 0);
     if let Some(peer) = capture.sockets.tcp_files.get(&reverse) {
         socket.peer = Some(*peer);
+        return Ok(());
+    }
+    let ends = Remote::new(0, key.0, key.1);
+    if let Some(remote) = capture.remotes.iter().find(|it| (it.local, it.remote) == (ends.local, ends.remote)) {
+        socket.peer_node = Some(*remote);
         return Ok(());
     }
     let other = capture.sockets.all_tcp().map_err(|error| error.to_string())?.get(&reverse);

@@ -15,14 +15,14 @@ use super::generation::open_file;
 /// Raw bytes of a chunk, but for one block that is longer.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// The data files of a generation, open.
+/// The data files of a node, open.
 #[derive(Debug)]
 pub struct DataFiles(Vec<(PathBuf, File)>);
 
 impl DataFiles {
-    pub fn open(folder: &Path, contents: &Contents) -> Result<Self, ImageError> {
+    pub fn open(folder: &Path, node: u32, contents: &Contents) -> Result<Self, ImageError> {
         let open = |number| {
-            let path = folder.join(names::data(number));
+            let path = folder.join(names::data(node, number));
             let file = open_file(&path).map_err(ImageError::file("open", &path))?;
             Ok((path, file))
         };

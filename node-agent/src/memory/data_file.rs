@@ -15,7 +15,7 @@ const WRITEBACK_BYTES: u64 = 8 << 20;
 /// A data file that grows.
 #[derive(Debug)]
 pub struct DataFile {
-    /// K of `node-0.data-K`.
+    /// J of `node-K.data-J`.
     pub number: u32,
     pub path: PathBuf,
     pub file: File,

@@ -57,6 +57,30 @@ pub enum WriteError {
     /// What was written does not read back.
     #[error("what was written does not read back: {0}")]
     ReadBack(#[source] ImageError),
+    /// Written elsewhere, said to be complete, and not to be seen here.
+    #[error(
+        "a file of node {node} ({host}) is not as that node has written it: {source}; do all nodes see the same folder?"
+    )]
+    Missing {
+        /// Virtual node number.
+        node: u32,
+        #[allow(missing_docs)]
+        host: String,
+        #[allow(missing_docs)]
+        source: ImageError,
+    },
+    /// Written by a node that is not of this checkpoint, or by somebody else.
+    #[error("{path} is in the unfinished generation and belongs to none of its nodes")]
+    Stranger {
+        #[allow(missing_docs)]
+        path: PathBuf,
+    },
+    /// Good, and another one.
+    #[error("{path} does not read back as it was written")]
+    OtherManifest {
+        #[allow(missing_docs)]
+        path: PathBuf,
+    },
 }
 
 /// Why a generation cannot be used.
@@ -84,6 +108,16 @@ pub enum ImageError {
         address: u64,
         #[allow(missing_docs)]
         source: io::Error,
+    },
+    /// The generation is of other nodes.
+    #[error("{path}: no node {node} in it, only {}", .there.iter().map(u32::to_string).collect::<Vec<_>>().join(", "))]
+    NoNode {
+        #[allow(missing_docs)]
+        path: PathBuf,
+        /// Virtual node number.
+        node: u32,
+        #[allow(missing_docs)]
+        there: Vec<u32>,
     },
     /// The restart has not made what contents belong to.
     #[error("the image has contents for {0}, and the restart has no such thing")]

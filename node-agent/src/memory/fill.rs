@@ -36,14 +36,14 @@ struct Use {
 }
 
 impl Generation {
-    /// Puts all contents into the processes of a restart, with all cores. The checksum of a block is compared before its
+    /// Puts all contents of this node into the processes of a restart, with all cores. The checksum of a block is compared before its
     /// bytes go anywhere.
     ///
     /// # Errors
     /// A damaged data file, or memory that cannot be written; then some of the contents are in place and some not.
     pub fn fill(&self, targets: &Targets) -> Result<(), ImageError> {
         let uses = self.uses(targets)?;
-        let files = DataFiles::open(&self.path, &self.contents)?;
+        let files = DataFiles::open(&self.path, self.node(), &self.contents)?;
         let chunks = chunks(&self.contents.blocks);
         let turns = Turns::new(chunks.len());
         let bytes = uses.iter().map(|it| u64::from(it.bytes)).sum();

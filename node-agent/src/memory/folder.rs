@@ -1,10 +1,13 @@
 //! The folder of generations: names, modes, what is there.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
 
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
 use node_agent_image::names;
 
 use super::error::WriteError;
@@ -13,35 +16,58 @@ use super::error::WriteError;
 const FOLDER_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 
-/// The folder of an unfinished generation. Goes away with this value unless it was kept.
+/// An unfinished generation's folder, held open: a file that comes late goes into this very folder or nowhere, never into
+/// a later one that has got its name.
 #[derive(Debug)]
-pub struct Folder {
+pub struct OpenFolder {
     /// `.gen-000007.part`, absolute.
     pub path: PathBuf,
-    kept: bool,
+    handle: File,
 }
 
-impl Folder {
-    /// Makes `.gen-N.part` in `dir`.
-    pub fn create(dir: &Path, generation: u64) -> Result<Self, WriteError> {
-        let path = dir.join(names::unfinished(generation));
+impl OpenFolder {
+    /// Makes it.
+    pub fn create(path: PathBuf) -> Result<Self, WriteError> {
         DirBuilder::new().mode(FOLDER_MODE).create(&path).map_err(WriteError::file("make the folder", &path))?;
-        Ok(Self { path, kept: false })
+        Self::open(&path)
     }
 
-    /// It has its final name.
-    pub fn keep(mut self) {
-        self.kept = true;
+    /// One that is there.
+    pub fn open(path: &Path) -> Result<Self, WriteError> {
+        let handle = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path);
+        let handle = handle.map_err(WriteError::file("open the folder", path))?;
+        Ok(Self { path: path.to_path_buf(), handle })
     }
-}
 
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if !self.kept {
-            // What cannot be removed now is by the next checkpoint.
-            let _ = fs::remove_dir_all(&self.path);
+    /// A new file in it, for reading and writing, and its path.
+    pub fn make(&self, name: &str) -> Result<(PathBuf, File), WriteError> {
+        let path = self.path.join(name);
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+        match openat(&self.handle, name, flags, Mode::from_bits_truncate(FILE_MODE)) {
+            Ok(file) => Ok((path, file.into())),
+            Err(error) => Err(WriteError::file("make", &path)(error.into())),
         }
     }
+
+    /// A new file in it with such bytes, and its path.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(PathBuf, File), WriteError> {
+        let (path, mut file) = self.make(name)?;
+        file.write_all(bytes).map_err(WriteError::file("write", &path))?;
+        Ok((path, file))
+    }
+}
+
+/// Makes files and their names in a folder durable. All at once: a file system that has to flush its journal for each does so
+/// once for all.
+pub fn sync(folder: &OpenFolder, files: &[(PathBuf, File)]) -> Result<(), WriteError> {
+    thread::scope(|scope| {
+        let sync = |(path, file): &(PathBuf, File)| file.sync_all().map_err(WriteError::file("sync", path));
+        let threads: Vec<_> = files.iter().map(|it| scope.spawn(move || sync(it))).collect();
+        let mut results = vec![folder.handle.sync_all().map_err(WriteError::file("sync the folder", &folder.path))];
+        results
+            .extend(threads.into_iter().map(|it| it.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))));
+        results.into_iter().collect()
+    })
 }
 
 /// Makes `dir` and its parents where they are missing; its absolute path.
@@ -55,14 +81,8 @@ pub fn prepare(dir: &Path) -> Result<PathBuf, WriteError> {
     dir.canonicalize().map_err(WriteError::file("find the folder", dir))
 }
 
-/// A new file for reading and writing.
-pub fn create(path: &Path) -> Result<File, WriteError> {
-    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(FILE_MODE).open(path);
-    file.map_err(WriteError::file("make", path))
-}
-
 /// Makes names in a folder durable.
-pub fn sync(path: &Path) -> Result<(), WriteError> {
+pub fn sync_names(path: &Path) -> Result<(), WriteError> {
     File::open(path).and_then(|folder| folder.sync_all()).map_err(WriteError::file("sync the folder", path))
 }
 

@@ -11,12 +11,12 @@ use node_agent_image::{checksum, names};
 
 use super::data_file::DataFile;
 use super::error::WriteError;
-use super::folder::{self, Folder};
+use super::folder::OpenFolder;
 use super::known::{Known, Place};
 use super::read::read;
 use super::source::{BATCH_BYTES, Batch, Piece, Source};
 
-/// What all workers of a draft share.
+/// What all workers of a part share.
 #[derive(Debug, Default)]
 pub struct Shared {
     pub known: Known,
@@ -36,6 +36,7 @@ pub struct StoredRun {
 /// A thread's buffers and what it has written.
 #[derive(Debug)]
 pub struct Worker {
+    node: u32,
     number: u32,
     /// None until it has something to write: an empty file would be no part of a generation.
     pub data: Option<DataFile>,
@@ -60,15 +61,16 @@ enum Part {
 }
 
 impl Worker {
-    pub fn new(number: usize) -> Self {
+    /// The `number`th of virtual node `node`.
+    pub fn new(node: u32, number: usize) -> Self {
         let number = number as u32;
-        Self { number, data: None, blocks: Vec::new(), runs: Vec::new(), buffers: Buffers::default() }
+        Self { node, number, data: None, blocks: Vec::new(), runs: Vec::new(), buffers: Buffers::default() }
     }
 
     /// Stores a batch of a source.
     pub fn store(
         &mut self,
-        folder: &Folder,
+        folder: &OpenFolder,
         shared: &Shared,
         source: &Source,
         batch: &Batch,
@@ -130,7 +132,7 @@ impl Worker {
     }
 
     /// Writes what the batch has brought.
-    fn append(&mut self, folder: &Folder, shared: &Shared) -> Result<(), WriteError> {
+    fn append(&mut self, folder: &OpenFolder, shared: &Shared) -> Result<(), WriteError> {
         let Buffers { raw, packed, parts, .. } = &self.buffers;
         if parts.is_empty() {
             return Ok(());
@@ -139,8 +141,7 @@ impl Worker {
             Some(data) => data,
             None => {
                 let number = shared.next_file.fetch_add(1, Ordering::Relaxed);
-                let path = folder.path.join(names::data(number as usize));
-                let file = folder::create(&path)?;
+                let (path, file) = folder.make(&names::data(self.node, number as usize))?;
                 self.data.insert(DataFile::new(number, path, file))
             }
         };

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{FileIdentity, FileIndex, ObjectIndex, Pid};
+use super::{FileIdentity, FileIndex, ObjectIndex, Pid, Remote};
 
 /// A descriptor.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -160,7 +160,7 @@ pub struct Socket {
     pub kind: i32,
     #[allow(missing_docs)]
     pub protocol: i32,
-    /// sockaddr bytes of getsockname(2) and getpeername(2); empty = none.
+    /// sockaddr bytes of getsockname(2) and getpeername(2) as the program knows them; empty = none.
     #[serde(with = "crate::base64")]
     pub local: Vec<u8>,
     #[allow(missing_docs)]
@@ -168,8 +168,11 @@ pub struct Socket {
     pub remote: Vec<u8>,
     /// Some(backlog) when listening.
     pub backlog: Option<i32>,
-    /// The file at the other end of a connection: Some when it is in the job.
+    /// The file at the other end of a connection: Some when it is on this virtual node.
     pub peer: Option<FileIndex>,
+    /// The other end of a TCP connection to another virtual node of the job; then [`Socket::peer`] is None.
+    #[serde(default)]
+    pub peer_node: Option<Remote>,
     /// The connection waits in this listening file's backlog and has no descriptor yet.
     pub in_backlog_of: Option<FileIndex>,
     /// What it has received and nobody read: packets for datagram kinds, else one chunk (each: bytes, files passed
