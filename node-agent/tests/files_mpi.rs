@@ -88,7 +88,7 @@ fn round_trip(compiler: &str, launcher: &str, arguments: &[&str]) {
     let ledger = Ledger::create().expect("a ledger");
     let drained = files::drain(&processes, job.child.id(), &ledger, DEADLINE);
     let mut objects = Objects { folder: folder.path().into(), known: Vec::new() };
-    let captured = files::capture(&processes, job.child.id(), &mut objects, &ledger);
+    let captured = files::capture(&processes, job.child.id(), &mut objects, &ledger, &[]);
     let refilled = refill::from_ledger(&ledger);
     signal(&processes, nix::sys::signal::Signal::SIGKILL);
     drained.unwrap_or_else(|it| panic!("{it}"));

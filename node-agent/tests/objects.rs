@@ -101,7 +101,7 @@ fn snapshot(pids: [u32; 2], ahead: bool, files_first: bool) -> Outcome<Snapshot>
     let mut objects = Objects::new(&pids, ahead)?;
     let refs = pids.map(|pid| ProcessRef { host_pid: pid, pid });
     let capture = |objects: &mut Objects| {
-        files::capture(&refs, pids[0], objects, &Ledger::create()?).map_err(Box::<dyn Error>::from)
+        files::capture(&refs, pids[0], objects, &Ledger::create()?, &[]).map_err(Box::<dyn Error>::from)
     };
     let early = if files_first { Some(capture(&mut objects)?) } else { None };
     let mut processes = Vec::new();

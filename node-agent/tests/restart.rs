@@ -227,7 +227,7 @@ fn model(sources: &[Source], job: &Path) -> Outcome<(NodeModel, Objects)> {
     for source in sources {
         processes.push(snapshot::process(source, &mut objects)?);
     }
-    let captured = files::capture(&refs, std::process::id(), &mut objects, &Ledger::create()?)?;
+    let captured = files::capture(&refs, std::process::id(), &mut objects, &Ledger::create()?, &[])?;
     for (process, descriptors) in processes.iter_mut().zip(captured.descriptors) {
         process.descriptors = descriptors;
     }

@@ -18,6 +18,7 @@ use crate::guardian::{Life, NextLife, sys};
 
 mod context;
 mod orphaned;
+mod relay;
 mod serve;
 
 pub use context::CheckpointContext;
@@ -116,10 +117,17 @@ impl<'life> Agent<'life> {
         }
     }
 
+    /// Whether the job has other nodes: then a checkpoint is the coordinator's.
+    fn is_one_of_many(&self) -> bool {
+        self.life.record.node != 0 || self.life.board.wants_coordinator()
+    }
+
     /// The job has ended: whoever waits is told.
     fn leave(&self) -> ! {
         serve::tell_all(&self.waiting, "the job ended before the checkpoint was committed");
-        checkpoint::clear_unfinished(&self.life.record.dir);
+        if !self.is_one_of_many() {
+            checkpoint::clear_unfinished(&self.life.record.dir);
+        }
         sys::exit_now(0)
     }
 
@@ -134,6 +142,9 @@ impl<'life> Agent<'life> {
 
     fn by_the_clock(&self) {
         let Ok(_round) = self.round.try_lock() else { return };
+        if self.is_one_of_many() {
+            return; // the coordinator has a clock of its own
+        }
         let mode = if self.life.record.stop { Mode::Stop } else { Mode::Twin };
         if let Err(error) = self.take(Wish { mode, ..Wish::default() }) {
             eprintln!("{}: checkpoint by the clock: {error}; the job runs on", self.life.tool);
@@ -146,7 +157,7 @@ impl<'life> Agent<'life> {
         let context = CheckpointContext {
             life: self.life,
             guardian: self.guardian,
-            node: 0,
+            node: self.life.record.node,
             mode: wish.mode,
             kill: wish.kill,
             deadlines: Deadlines::within(wish.timeout_s),

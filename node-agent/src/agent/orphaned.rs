@@ -27,7 +27,9 @@ pub(super) fn end_job(life: &Life) -> ! {
         left.iter().for_each(|pid| sys::kill(*pid, libc::SIGKILL));
         std::thread::sleep(LOOK_AGAIN);
     }
-    crate::checkpoint::clear_unfinished(&life.record.dir);
+    if life.record.node == 0 {
+        crate::checkpoint::clear_unfinished(&life.record.dir);
+    }
     life.folder.remove();
     sys::exit_now(1)
 }

@@ -11,6 +11,7 @@ use coordinator_protocol::{Answer, Mode, Request, Status, decode, encode, read_l
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::getuid;
 
+use super::relay::relay;
 use super::{Agent, Wish};
 use crate::guardian::sys;
 use crate::tasks::Job;
@@ -32,6 +33,8 @@ impl Agent<'_> {
         }
         let answered = match ask(&stream) {
             Ok(Request::Status) => answer(&stream, &Answer::Status(self.status())),
+            Ok(request @ Request::Launch { .. }) => relay(self.life, &stream, &request),
+            Ok(request @ Request::Checkpoint { .. }) if self.is_one_of_many() => relay(self.life, &stream, &request),
             Ok(Request::Checkpoint { kill, stop, timeout_s }) => {
                 let mode = if stop || self.life.record.stop { Mode::Stop } else { Mode::Twin };
                 self.checkpoint(&stream, Wish { kill, mode, timeout_s })
@@ -118,7 +121,7 @@ fn ask(stream: &UnixStream) -> io::Result<Request> {
     decode(&frame).map_err(io::Error::other)
 }
 
-fn answer(mut stream: &UnixStream, answer: &Answer) -> io::Result<()> {
+pub(super) fn answer(mut stream: &UnixStream, answer: &Answer) -> io::Result<()> {
     let frame = encode(answer).or_else(|error| encode(&Answer::Failed { reason: error.to_string() }));
     stream.write_all(&frame.map_err(io::Error::other)?)
 }

@@ -89,7 +89,7 @@ pub fn compile(folder: &Path, name: &str) -> PathBuf {
 pub fn model_of(program: &Program, folder: &Path, ledger: &Ledger) -> Result<NodeModel, FilesError> {
     let mut objects = Objects { folder: folder.into(), known: Vec::new() };
     // The program's own 0, 1 and 2 stand for ckpt-run's.
-    let captured = files::capture(&program.processes(), program.child.id(), &mut objects, ledger)?;
+    let captured = files::capture(&program.processes(), program.child.id(), &mut objects, ledger, &[])?;
     let [descriptors] = captured.descriptors.try_into().expect("one process");
     let process = Process { pid: program.child.id(), descriptors, ..Process::default() };
     Ok(NodeModel { files: captured.files, processes: vec![process], ..NodeModel::default() })
