@@ -1,7 +1,14 @@
-//! What `ckpt` and an agent say to each other, and the phases of a checkpoint with their deadlines. Pure: no IO, no clock.
+//! What `ckpt`, the coordinator and the agents say to each other, and what both ends of a checkpoint and of a restart do
+//! about it, as state machines. Pure: no IO, no clock, no thread.
+//!
+//! | module | what |
+//! |---|---|
+//! | (root) | `ckpt` ⇄ an agent's or coordinator's socket; phases and their deadlines |
+//! | [`node`] | coordinator ⇄ agent, agent ⇄ agent |
 #![forbid(unsafe_code)]
 
 mod messages;
+pub mod node;
 mod phase;
 
 pub use messages::{

@@ -1,0 +1,93 @@
+//! What two agents say to each other about a stream that had to be read out.
+//!
+//! ```text
+//! sender's node                                   receiver's node
+//!   notes in its ledger: flow owed
+//!   Report::Stuck ──→ coordinator ──Order::ReadOut──→ reads out, keeps each chunk in its ledger
+//!   keeps it in its ledger ←──────────── Bytes{offset} ───
+//!        ─────────────────────────────── Kept{upto} ─────→
+//!   its send queue is empty
+//!        ─────────────────────────────── Emptied ────────→ reads the rest
+//!        ←────────────────────────────── Total{bytes} ────
+//!   all of it is kept: settled
+//! ```
+//!
+//! From *settled* on the sender's node can put everything back by itself, with no agent, no coordinator and no peer: it is
+//! in a memfd that its guardian holds. Until then the sender's node holds its threads, because what they sent would come
+//! before what was read out, and bytes are either in the receiver's ledger, or in the sender's, or in both. A round that is
+//! called off in between is settled first: `Recall` asks for the rest, and if nothing has been read out, the answer is
+//! `Untouched` and nothing will be.
+
+use serde::{Deserialize, Serialize};
+
+use crate::node::{Flow, Round};
+
+/// A message from agent to agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Between {
+    /// Receiver's node → sender's node: read out of the stream, at most [`crate::node::CHUNK_BYTES_MAX`].
+    Bytes {
+        #[allow(missing_docs)]
+        round: Round,
+        #[allow(missing_docs)]
+        flow: Flow,
+        /// Of the first byte, counted from the first that was read out.
+        offset: u64,
+        #[allow(missing_docs)]
+        bytes: Vec<u8>,
+    },
+    /// Sender's node → receiver's node: bytes up to here are in the ledger; go on from here.
+    Kept {
+        #[allow(missing_docs)]
+        round: Round,
+        #[allow(missing_docs)]
+        flow: Flow,
+        #[allow(missing_docs)]
+        upto: u64,
+    },
+    /// Sender's node → receiver's node: the kernel has sent all, and all was acknowledged. Read the rest.
+    Emptied {
+        #[allow(missing_docs)]
+        round: Round,
+        #[allow(missing_docs)]
+        flow: Flow,
+    },
+    /// Receiver's node → sender's node: nothing is left in the stream; this many bytes were read out.
+    Total {
+        #[allow(missing_docs)]
+        round: Round,
+        #[allow(missing_docs)]
+        flow: Flow,
+        #[allow(missing_docs)]
+        bytes: u64,
+    },
+    /// Sender's node → receiver's node: the round is called off. Read to the end what you have begun; begin nothing.
+    Recall {
+        #[allow(missing_docs)]
+        round: Round,
+        #[allow(missing_docs)]
+        flow: Flow,
+    },
+    /// Receiver's node → sender's node: nothing of it has been read out, and nothing will be in this round.
+    Untouched {
+        #[allow(missing_docs)]
+        round: Round,
+        #[allow(missing_docs)]
+        flow: Flow,
+    },
+}
+
+impl Between {
+    /// Round and flow that it is about.
+    #[must_use]
+    pub const fn about(&self) -> (Round, Flow) {
+        match self {
+            Self::Bytes { round, flow, .. }
+            | Self::Kept { round, flow, .. }
+            | Self::Emptied { round, flow }
+            | Self::Total { round, flow, .. }
+            | Self::Recall { round, flow }
+            | Self::Untouched { round, flow } => (*round, *flow),
+        }
+    }
+}
