@@ -13,7 +13,7 @@ use std::error::Error;
 use std::ffi::OsString;
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -37,6 +37,7 @@ pub(crate) mod sys;
 mod watch;
 
 pub use life::{Life, Namespace, NextLife, Root};
+pub use root::AGENT_VARIABLES;
 
 use board::{Board, Comeback};
 use control::Control;
@@ -204,6 +205,28 @@ fn prepare(tool: Tool<'_>, record: JobRecord, control: Control) -> Result<Life, 
 fn event() -> Result<EventFd, LaunchError> {
     EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
         .map_err(|errno| LaunchError::io("make an eventfd")(errno.into()))
+}
+
+/// A descriptor from which signals are read; they have been blocked by the guardian. For its coordinator.
+///
+/// # Errors
+/// No descriptor left.
+pub fn signals() -> io::Result<OwnedFd> {
+    sys::signal_descriptor()
+}
+
+/// The next signal that waits in [`signals`].
+#[must_use]
+pub fn next_signal(descriptor: BorrowedFd<'_>) -> Option<i32> {
+    sys::next_signal(descriptor).map(|it| it.signal)
+}
+
+/// What becomes readable when a process ends.
+///
+/// # Errors
+/// ESRCH when there is no such process.
+pub fn handle_of(pid: u32) -> io::Result<OwnedFd> {
+    sys::pidfd_open(pid)
 }
 
 /// Generations of two jobs in one folder would be taken for one job's.

@@ -9,6 +9,7 @@ pub mod files;
 pub mod guardian;
 pub mod ipc;
 pub mod job;
+pub mod link;
 pub mod memory;
 pub mod objects;
 pub mod preflight;

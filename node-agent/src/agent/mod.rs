@@ -4,7 +4,7 @@
 //! in the ledger or on the board.
 
 use std::os::fd::AsFd;
-use std::sync::Mutex;
+use std::sync::{Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use crate::guardian::board::Comeback;
 use crate::guardian::{Life, NextLife, sys};
 
 mod context;
+mod link;
 mod orphaned;
 mod relay;
 mod serve;
@@ -34,6 +35,8 @@ struct Agent<'life> {
     guardian: u32,
     /// Held while a checkpoint is taken.
     round: Mutex<()>,
+    /// Set, and told, when other nodes are wanted.
+    wanted: (Mutex<bool>, Condvar),
     /// Those that wait for an answer, to be told when the job ends.
     waiting: Mutex<Vec<std::os::unix::net::UnixStream>>,
 }
@@ -59,9 +62,10 @@ pub fn main(life: &Life, next: Option<&dyn NextLife>) -> ! {
     if let Some(next) = next {
         come_back(life, next);
     }
-    let agent = Agent { life, guardian, round: Mutex::new(()), waiting: Mutex::new(Vec::new()) };
+    let agent = Agent { life, guardian, round: Mutex::new(()), wanted: Default::default(), waiting: Mutex::default() };
     thread::scope(|scope| {
         scope.spawn(|| agent.announce_ranks());
+        scope.spawn(|| agent.link());
         agent.watch(scope)
     })
 }

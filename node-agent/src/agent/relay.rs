@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use coordinator_protocol::{Answer, Request, encode};
 
-use super::serve::answer;
+use super::Agent;
+use super::serve::{answer, lock};
 use crate::guardian::Life;
 use crate::job::COORDINATOR_SOCKET;
 
@@ -16,6 +17,16 @@ use crate::job::COORDINATOR_SOCKET;
 const COMES_UP: Duration = Duration::from_secs(10);
 /// How often that is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+impl Agent<'_> {
+    /// Other nodes are wanted: there has to be a coordinator, and a link to it.
+    pub(super) fn want_coordinator(&self) {
+        self.life.board.want_coordinator();
+        let _ = self.life.to_guardian.write(1);
+        *lock(&self.wanted.0) = true;
+        self.wanted.1.notify_all();
+    }
+}
 
 /// Hands a request to the coordinator, which is started where there is none, and its answers back.
 pub(super) fn relay(life: &Life, stream: &UnixStream, request: &Request) -> io::Result<()> {
@@ -38,8 +49,6 @@ pub(super) fn relay(life: &Life, stream: &UnixStream, request: &Request) -> io::
 }
 
 fn reach(life: &Life) -> io::Result<UnixStream> {
-    life.board.want_coordinator();
-    let _ = life.to_guardian.write(1);
     let (path, until) = (life.folder.path().join(COORDINATOR_SOCKET), Instant::now() + COMES_UP);
     loop {
         match UnixStream::connect(&path) {

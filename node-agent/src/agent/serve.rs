@@ -33,7 +33,10 @@ impl Agent<'_> {
         }
         let answered = match ask(&stream) {
             Ok(Request::Status) => answer(&stream, &Answer::Status(self.status())),
-            Ok(request @ Request::Launch { .. }) => relay(self.life, &stream, &request),
+            Ok(request @ Request::Launch { .. }) => {
+                self.want_coordinator();
+                relay(self.life, &stream, &request)
+            }
             Ok(request @ Request::Checkpoint { .. }) if self.is_one_of_many() => relay(self.life, &stream, &request),
             Ok(Request::Checkpoint { kill, stop, timeout_s }) => {
                 let mode = if stop || self.life.record.stop { Mode::Stop } else { Mode::Twin };
@@ -132,6 +135,6 @@ fn same(one: &UnixStream, other: &UnixStream) -> bool {
 }
 
 /// A thread of ours that panics takes the whole agent with it (panic = abort), so no lock is ever poisoned.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -18,6 +18,8 @@ pub struct Board {
     lost_signal: AtomicU32,
     /// See [`Comeback`].
     comeback: AtomicU32,
+    /// Agents that there have been, this one included.
+    agents: AtomicU32,
     /// Pid of the coordinator as the guardian sees it; 0 = there is none.
     coordinator: AtomicU32,
     /// 1: other nodes are wanted, so there has to be a coordinator.
@@ -106,6 +108,17 @@ impl Board {
         if self.lost_rank.compare_exchange(0, pid, Ordering::AcqRel, Ordering::Acquire).is_ok() {
             self.lost_signal.store(signal, Ordering::Release);
         }
+    }
+
+    /// One more agent is started.
+    pub fn count_agent(&self) {
+        self.agents.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// How many agents there were before the one that asks.
+    #[must_use]
+    pub fn incarnation(&self) -> u32 {
+        self.agents.load(Ordering::Acquire).saturating_sub(1)
     }
 
     /// Other nodes are wanted; the caller then wakes the guardian.

@@ -173,6 +173,7 @@ impl<'life> Guardian<'life> {
 
     pub(super) fn start_agent(&mut self, next: Option<&dyn NextLife>) {
         self.agents_started.push(Instant::now());
+        self.life.board.count_agent();
         match sys::fork() {
             Ok(sys::Forked::Child) => agent::main(self.life, next),
             Ok(sys::Forked::Parent(pid)) => self.agent = Some(pid),

@@ -1,0 +1,125 @@
+//! Daemons of launchers on other nodes. The first time a host is asked for, an agent is started there.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::Sender;
+use std::thread;
+
+use coordinator_protocol::Answer;
+use coordinator_protocol::node::Order;
+use coordinator_transport::JoinFile;
+use node_agent::guardian::Life;
+use node_agent::job::{self, JobRecord};
+use node_agent::link::Join;
+
+use super::asks;
+use super::events::Event;
+use super::hosts;
+use super::nodes::Nodes;
+
+/// All launches of a job.
+pub struct Launches {
+    record: JobRecord,
+    folder: std::path::PathBuf,
+    join: JoinFile,
+    events: Sender<Event>,
+    last: u64,
+    launches: BTreeMap<u64, Launch>,
+}
+
+struct Launch {
+    node: u32,
+    line: String,
+    /// Who waits for it to be started.
+    stream: Option<UnixStream>,
+}
+
+impl Launches {
+    #[allow(missing_docs)]
+    pub fn new(life: &Life, join: JoinFile, events: Sender<Event>) -> Self {
+        let folder = life.folder.path().to_path_buf();
+        let last = last_in(&folder);
+        Self { record: life.record.clone(), folder, join, events, last, launches: BTreeMap::new() }
+    }
+
+    /// A launcher wants a daemon on `host`.
+    pub fn ask(
+        &mut self,
+        nodes: &mut Nodes,
+        stream: UnixStream,
+        host: &str,
+        options: &[String],
+        line: &str,
+    ) -> Vec<(u32, Order)> {
+        self.last += 1;
+        // A coordinator that is started anew must not give the number again.
+        let _ = fs::write(self.folder.join(format!("remote-{}", self.last)), host);
+        let node = nodes.on(host).unwrap_or_else(|| {
+            let node = nodes.add(host);
+            self.start_agent(node, host, options);
+            node
+        });
+        let launch = Launch { node, line: line.to_owned(), stream: Some(stream) };
+        self.launches.insert(self.last, launch);
+        if nodes.peer(node).is_some() { vec![self.order(self.last)] } else { Vec::new() }
+    }
+
+    fn start_agent(&self, node: u32, host: &str, options: &[String]) {
+        let join = Join { record: JobRecord { node, ..self.record.clone() }, reach: self.join.clone() };
+        let (host, options, events) = (host.to_owned(), options.to_vec(), self.events.clone());
+        thread::spawn(move || {
+            let result = hosts::start_agent(&host, &options, &join);
+            let _ = events.send(Event::Started { node, result });
+        });
+    }
+
+    fn order(&self, id: u64) -> (u32, Order) {
+        let launch = &self.launches[&id];
+        (launch.node, Order::Launch { id, command: vec![launch.line.clone()], folder: String::new() })
+    }
+
+    /// An agent is there: what was asked of its node is ordered, once more perhaps.
+    pub fn note_join(&self, _nodes: &Nodes, node: u32) -> Vec<(u32, Order)> {
+        self.launches.iter().filter(|(_, it)| it.node == node).map(|(id, _)| self.order(*id)).collect()
+    }
+
+    /// An agent was started, or could not be.
+    pub fn note_start(&mut self, nodes: &mut Nodes, node: u32, result: Result<(), String>) {
+        let Err(reason) = result else { return };
+        let host = nodes.host(node);
+        nodes.remove(node);
+        let gone: Vec<u64> = self.launches.iter().filter(|(_, it)| it.node == node).map(|(id, _)| *id).collect();
+        for id in gone {
+            self.note_failed(id, &format!("cannot start an agent on {host}: {reason}"));
+        }
+    }
+
+    /// A daemon runs.
+    pub fn note_launched(&mut self, id: u64) {
+        if let Some(stream) = self.launches.get_mut(&id).and_then(|it| it.stream.take()) {
+            asks::answer(&stream, &Answer::Launched { id });
+        }
+    }
+
+    /// A daemon could not be started.
+    pub fn note_failed(&mut self, id: u64, reason: &str) {
+        if let Some(stream) = self.launches.remove(&id).and_then(|it| it.stream) {
+            asks::refuse(&stream, reason);
+        }
+    }
+
+    /// A daemon has ended: whoever waits for it sees the file.
+    pub fn note_end(&mut self, id: u64, status: i32) {
+        self.launches.remove(&id);
+        let fresh = self.folder.join(format!(".remote-{id}"));
+        let _ = fs::write(&fresh, status.to_string());
+        let _ = fs::rename(&fresh, self.folder.join(job::remote_end(id)));
+    }
+}
+
+/// The highest number that an earlier coordinator has given.
+fn last_in(folder: &std::path::Path) -> u64 {
+    let names = fs::read_dir(folder).into_iter().flatten().flatten().map(|it| it.file_name());
+    names.filter_map(|name| name.to_str()?.strip_prefix("remote-")?.parse().ok()).max().unwrap_or(0)
+}

@@ -1,0 +1,87 @@
+//! The coordinator's end of the network.
+
+use std::error::Error;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::mpsc::Sender;
+use std::thread;
+
+use coordinator_protocol::node::{Greeting, Order, Report, TurnedAway, Welcome, decode, encode};
+use coordinator_transport::{JoinFile, Keys, Peer, Server, ServerOptions, bind};
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::InterfaceFlags;
+use node_agent::guardian::Life;
+use node_agent::link::Join;
+
+use super::events::Event;
+use super::in_words;
+use super::nodes::Nodes;
+
+/// The job's keys, in its folder.
+const KEYS: &str = "keys.json";
+
+/// Listens, with the keys and on the port of an earlier coordinator where there was one; writes the join file of the first
+/// node's agent. Returns what other nodes need to join.
+pub fn start(life: &Life, to: &Sender<Event>) -> Result<(Server, JoinFile), Box<dyn Error>> {
+    let path = life.folder.path().join(KEYS);
+    let before = Join::read(life.folder.path()).map_err(in_words("read the join file"))?;
+    let keys = match path.exists() {
+        true => Keys::read(&path)?,
+        false => {
+            let keys = Keys::make(&life.record.job)?;
+            keys.write(&path)?;
+            keys
+        }
+    };
+    let port = before.and_then(|it| Some(it.reach.addresses.first()?.port())).unwrap_or(0);
+    let (server, events) = Server::start(bind(port)?, &keys, ServerOptions::default())?;
+    let to = to.clone();
+    thread::spawn(move || events.iter().for_each(|event| drop(to.send(Event::Network(event)))));
+    let port = server.local_address().port();
+    let addresses = addresses()?.into_iter().map(|ip| SocketAddr::new(ip, port));
+    let (own, others): (Vec<_>, Vec<_>) = addresses.partition(|it| it.ip().is_loopback());
+    let record = life.record.clone();
+    Join { record, reach: keys.join_file(if own.is_empty() { others.clone() } else { own }) }
+        .write(life.folder.path())
+        .map_err(in_words("write the join file"))?;
+    Ok((server, keys.join_file(others)))
+}
+
+/// Addresses of this host that are up; link-local ones are of no use to others.
+fn addresses() -> nix::Result<Vec<IpAddr>> {
+    let up = getifaddrs()?.filter(|it| it.flags.contains(InterfaceFlags::IFF_UP));
+    let ip = |it: nix::ifaddrs::InterfaceAddress| {
+        let address = it.address?;
+        let v4 = address.as_sockaddr_in().map(|it| IpAddr::V4(it.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|it| IpAddr::V6(it.ip())))
+    };
+    let usable = |it: &IpAddr| match it {
+        IpAddr::V4(it) => !it.is_link_local(),
+        IpAddr::V6(it) => !it.is_unicast_link_local(),
+    };
+    Ok(up.filter_map(ip).filter(usable).collect())
+}
+
+/// Lets an agent in or turns it away.
+pub fn answer(server: &Server, peer: Peer, answer: Result<(), TurnedAway>) {
+    let words = match answer {
+        Ok(()) => {
+            let welcome = Welcome { coordinator: std::process::id(), agent_timeout_ms: 30_000 };
+            encode(&Greeting::Welcome(welcome)).map_err(|error| error.to_string())
+        }
+        Err(reason) => Err(reason.to_string()),
+    };
+    // One that is gone needs no answer.
+    let _ = server.answer(peer, words);
+}
+
+/// Sends an order to a node; one that is not there is missed elsewhere.
+pub fn send(server: &Server, nodes: &Nodes, node: u32, order: &Order) {
+    if let (Some(peer), Ok(bytes)) = (nodes.peer(node), encode(order)) {
+        let _ = server.send(peer, &bytes);
+    }
+}
+
+/// What an agent says; None when it is not understood.
+pub fn report(bytes: &[u8]) -> Option<Report> {
+    decode(bytes).ok()
+}
