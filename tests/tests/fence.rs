@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Which crates of ours a crate may depend on.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("coordinator", &["coordinator-protocol", "node-agent", "node-agent-image"]),
     ("coordinator-protocol", &[]),
+    ("coordinator-transport", &[]),
     ("hijack", &["hijack-abi", "hijack-sys"]),
     ("hijack-abi", &[]),
     ("hijack-restorer", &["hijack-abi", "hijack-sys"]),
@@ -44,6 +45,10 @@ const IMPURE: [&str; 9] = [
     "SystemTime",
     "libc::",
 ];
+/// The only crate that knows how messages travel, and what no other one names.
+const TRANSPORT: &str = "coordinator-transport";
+/// Of [`TRANSPORT`] alone.
+const NETWORK: [&str; 5] = ["quinn", "quinn-proto", "rcgen", "rustls", "tokio"];
 /// What may lie at the top.
 const TOP: [&str; 20] = [
     ".cargo",
@@ -156,6 +161,14 @@ fn nothing_from_outside_in_a_rank() {
         let foreign: Vec<&String> =
             members[name].dependencies.iter().filter(|dependency| !members.contains_key(*dependency)).collect();
         assert!(foreign.is_empty(), "{name} lives in other people's processes and must not depend on {foreign:?}");
+    }
+}
+
+#[test]
+fn the_network_is_in_one_crate() {
+    for (name, member) in members().iter().filter(|(name, _)| *name != TRANSPORT) {
+        let found = NETWORK.iter().find(|dependency| member.dependencies.contains(**dependency));
+        assert_eq!(found, None, "{name} must leave that to {TRANSPORT}");
     }
 }
 
