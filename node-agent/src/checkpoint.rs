@@ -16,7 +16,7 @@ use coordinator_protocol::{Committed, Mode, Phase};
 use node_agent_image::model::NodeModel;
 
 use crate::agent::CheckpointContext;
-use crate::files::refill;
+use crate::files::{FilesError, refill};
 use crate::memory::{self, Draft, Owner, Source, pages};
 use crate::preflight;
 use crate::quiesce::{self, ParkedJob, Twins};
@@ -38,11 +38,25 @@ struct Captured {
     held: Vec<Source>,
 }
 
+/// Pauses before a refused job is parked again: a connection to a name service, say, is there for a moment only.
+const REFUSED_PAUSES: [Duration; 3] =
+    [Duration::from_millis(10), Duration::from_millis(50), Duration::from_millis(250)];
+
 /// Takes one checkpoint.
 ///
 /// # Errors
 /// Whatever goes wrong before the commit; the job runs on as if nobody had asked.
 pub fn take(context: &CheckpointContext<'_>) -> Result<Committed, CheckpointError> {
+    for pause in REFUSED_PAUSES {
+        match attempt(context) {
+            Err(CheckpointError::Files(FilesError::Refused(_))) => std::thread::sleep(pause),
+            done => return done,
+        }
+    }
+    attempt(context)
+}
+
+fn attempt(context: &CheckpointContext<'_>) -> Result<Committed, CheckpointError> {
     let begun = Instant::now();
     let members = Job::of(context.life).pids();
     let offences = preflight::check(members.iter().copied());
