@@ -12,11 +12,12 @@
 //! and the job runs on as if nobody had asked.
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use coordinator_protocol::{Committed, Phase};
 
 use crate::agent::CheckpointContext;
+use crate::files::FilesError;
 use crate::memory::{self, Unfinished};
 
 mod error;
@@ -27,11 +28,24 @@ mod round;
 pub use error::CheckpointError;
 pub use round::Round;
 
+/// Pauses before a refused job is parked again: a connection to a name service, say, is there for a moment only.
+const REFUSED_PAUSES: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(50), Duration::from_millis(250)];
+
 /// Takes one checkpoint of a job on one node.
 ///
 /// # Errors
 /// Whatever goes wrong before the commit; the job runs on as if nobody had asked.
 pub fn take(context: &CheckpointContext<'_>) -> Result<Committed, CheckpointError> {
+    for pause in REFUSED_PAUSES {
+        match attempt(context) {
+            Err(CheckpointError::Files(FilesError::Refused(_))) => std::thread::sleep(pause),
+            done => return done,
+        }
+    }
+    attempt(context)
+}
+
+fn attempt(context: &CheckpointContext<'_>) -> Result<Committed, CheckpointError> {
     let begun = Instant::now();
     let mut round = Round::begin(context)?;
     let unfinished = Unfinished::begin(&context.life.record.dir)?;
@@ -66,6 +80,6 @@ pub fn clear_unfinished(dir: &Path) {
     memory::clear_unfinished(dir);
 }
 
-fn milliseconds(time: std::time::Duration) -> f64 {
+fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }

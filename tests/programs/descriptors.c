@@ -18,7 +18,7 @@
 #include <termios.h>
 
 #define FLIGHT 60000
-static int lines, appended, twin, deleted, readonly_file, folder, null_device;
+static int lines, appended, twin, deleted, readonly_file, folder, symbolic, null_device;
 static int pipe_ends[2], fifo, pair[2], packets[2], event, timer, signals, queue, memory, master, slave;
 static int listener, near_end, far_end, unix_listener, unix_near, unix_far, udp[2];
 static char flight[FLIGHT];
@@ -36,6 +36,8 @@ static void open_files(void) {
     MUST(write(deleted, "only a descriptor knows me", 26) == 26 && unlink("deleted.txt") == 0);
     MUST((readonly_file = open("/etc/passwd", O_RDONLY)) >= 0 && lseek(readonly_file, 7, SEEK_SET) == 7);
     MUST((folder = open(".", O_RDONLY | O_DIRECTORY)) >= 0);
+    unlink("symbolic");
+    MUST(symlink("nowhere", "symbolic") == 0 && (symbolic = open("symbolic", O_PATH | O_NOFOLLOW | O_CLOEXEC)) >= 0);
     MUST((null_device = open("/dev/null", O_RDWR)) >= 0);
     MUST(dup2(null_device, 200) == 200);
     MUST((memory = memfd_create("memory", MFD_CLOEXEC | MFD_ALLOW_SEALING)) >= 0 && write(memory, "in memory", 9) == 9);
@@ -121,6 +123,8 @@ static void look_at_files(long k, uint64_t hash) {
     MUST(lseek(lines, 0, SEEK_CUR) == k * n && lseek(twin, 0, SEEK_CUR) == k * n);
     MUST(pread(deleted, have, 26, 0) == 26 && memcmp(have, "only a descriptor knows me", 26) == 0);
     MUST(lseek(readonly_file, 0, SEEK_CUR) == 7);
+    char target[8];
+    MUST(readlinkat(symbolic, "", target, sizeof target) == 7 && memcmp(target, "nowhere", 7) == 0);
     MUST(pread(memory, have, 9, 0) == 9 && memcmp(have, "in memory", 9) == 0 && fcntl(memory, F_GET_SEALS) == (F_SEAL_GROW | F_SEAL_SHRINK));
     MUST(fcntl(lines, F_GETFD) == FD_CLOEXEC && fcntl(twin, F_GETFD) == 0 && (fcntl(appended, F_GETFL) & O_APPEND));
     MUST(same_file(null_device, 200) && fcntl(pipe_ends[0], F_GETPIPE_SZ) == 1 << 17);

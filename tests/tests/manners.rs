@@ -171,6 +171,24 @@ fn a_peer_outside_the_job() {
     job.wait_step(step + 5);
 }
 
+/// A connection to a name service, say: it is there when the job is parked, and a moment later it is not.
+#[test]
+fn a_peer_outside_the_job_for_a_moment() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
+    let port = listener.local_addr().expect("bound").port().to_string();
+    let script = "import os,socket,sys,time\ns=socket.create_connection(('127.0.0.1',int(sys.argv[1])))\nfor k in range(1,100000):\n print('step',k,flush=True);time.sleep(0.001)\n if s and os.path.exists('asked'):\n  time.sleep(0.1);s.close();s=None";
+    let mut job = Job::start(&Program::new("moment", ["/usr/bin/python3", "-c", script, &port]));
+    let connection = listener.accept().expect("it connects");
+    job.wait_step(1);
+    // The other end closes as well: a half-closed connection to the outside would be one still.
+    let closed = std::thread::spawn(move || std::io::copy(&mut &connection.0, &mut std::io::sink()));
+    std::fs::write(job.home.join("asked"), "").expect("writable");
+    job.checkpoint();
+    closed.join().expect("it does not panic").expect("closed");
+    let step = job.step();
+    job.wait_step(step + 5);
+}
+
 #[test]
 fn io_uring() {
     let script = "import ctypes,os,time\nc=ctypes.CDLL(None,use_errno=True)\np=(ctypes.c_char*120)()\nfd=c.syscall(425,4,p)\nprint('uring',fd,flush=True)\nfor k in range(1,100000):\n print('step',k,flush=True);time.sleep(0.02)";

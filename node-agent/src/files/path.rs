@@ -44,7 +44,7 @@ pub fn capture(capture: &mut Capture<'_>, index: FileIndex) -> Result<FileKind, 
     }
     // As the process itself sees it: a restarted job has a mount namespace of its own.
     let seen = format!("/proc/{}/root{link}", capture.table.descriptions[index].holder.0);
-    let there: Option<Stat> = fs::metadata(seen).ok().map(Into::into);
+    let there: Option<Stat> = look(&seen, info.flags).ok().map(Into::into);
     if there.is_none_or(|it| (it.device, it.inode) != (stat.device, stat.inode)) {
         let reason = "its path leads elsewhere (deleted, hidden by a mount, or of another mount namespace)";
         return Ok(capture.refuse(index, reason));
@@ -53,6 +53,16 @@ pub fn capture(capture: &mut Capture<'_>, index: FileIndex) -> Result<FileKind, 
         spare(capture, index, &link, stat)?;
     }
     Ok(FileKind::Path { file: identity(&link, &stat), position, folder, path_only })
+}
+
+/// stat(2) of what a path names: with O_PATH and O_NOFOLLOW a symbolic link itself, as those hold who walk a path by hand.
+fn look(path: &str, flags: u32) -> io::Result<fs::Metadata> {
+    if is_link_itself(flags) { fs::symlink_metadata(path) } else { fs::metadata(path) }
+}
+
+fn is_link_itself(flags: u32) -> bool {
+    let both = libc::O_PATH | libc::O_NOFOLLOW;
+    flags as i32 & both == both
 }
 
 fn identity(path: &str, stat: &Stat) -> FileIdentity {
@@ -116,7 +126,7 @@ fn readable(capture: &Capture<'_>, index: FileIndex) -> Result<OwnedFd, FilesErr
 pub fn open(file: &FileIdentity, flags: u32, position: u64, kind: (bool, bool)) -> Result<OwnedFd, FilesError> {
     let (folder, path_only) = kind;
     let path = &file.path;
-    let metadata = match fs::metadata(path) {
+    let metadata = match look(path, flags) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(FilesError::Missing { path: path.clone() });
@@ -162,7 +172,8 @@ pub fn reopen(fd: RawFd, flags: u32) -> io::Result<OwnedFd> {
 
 /// open(2) with the flags of an open description; never becomes the controlling terminal.
 pub fn open_path(path: &str, flags: u32) -> io::Result<OwnedFd> {
-    let flags = (flags as i32 & !OPENING_FLAGS) | libc::O_CLOEXEC | libc::O_NOCTTY;
+    let link = if is_link_itself(flags) { libc::O_NOFOLLOW } else { 0 };
+    let flags = (flags as i32 & !OPENING_FLAGS) | link | libc::O_CLOEXEC | libc::O_NOCTTY;
     Ok(nix::fcntl::open(path, OFlag::from_bits_retain(flags), Mode::empty())?)
 }
 
