@@ -172,11 +172,14 @@ fn parts_of_other_nodes_are_refused() {
     assert_eq!(names(place.path()), Vec::<String>::new());
 }
 
+/// What happens to a file.
+type Way = fn(&Path);
+
 #[test]
 fn a_missing_or_short_file_is_not_committed() {
     let place = tempfile::tempdir().unwrap();
     let all = three_memories();
-    let ways: [(&str, fn(&Path)); 3] = [
+    let ways: [(&str, Way); 3] = [
         ("node-1.model", |it| fs::remove_file(it).unwrap()),
         ("node-2.data-0", |it| fs::write(it, "short").unwrap()),
         ("node-0.data-0", |it| fs::write(it, vec![0; 8 << 20]).unwrap()),
