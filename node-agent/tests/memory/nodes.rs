@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use node_agent::guardian::board::Progress;
 use node_agent::memory::{
-    Generation, Part, Receipt, Unfinished, WriteError, Written, clear_unfinished, read_manifest, retain,
+    Cost, Generation, Part, Receipt, Unfinished, WriteError, Written, clear_unfinished, read_manifest, retain,
 };
 use node_agent_image::model::{FileKind, NodeModel, OpenFile, Remote, Socket};
 
@@ -87,6 +87,24 @@ fn three_parts_are_one_generation() {
     }
     let error = Generation::open(&written.path, 3).unwrap_err().to_string();
     assert!(error.contains("no node 3 in it, only 0, 1, 2"), "{error}");
+}
+
+/// The text of a number with a fraction does not always give the same number again.
+#[test]
+fn any_stall_can_be_committed() {
+    let place = tempfile::tempdir().unwrap();
+    let mut said = 0;
+    for step in 1..40 {
+        let stall_ms = f64::from(step) * 1.000_123_456_789 / 7.0;
+        let unfinished = Unfinished::begin(place.path()).unwrap();
+        let receipt = Part::begin(unfinished.path(), 0).unwrap().finish(&NodeModel::default()).unwrap();
+        let written = unfinished.commit(vec![receipt], Cost { stall_ms, ..cost() }).unwrap();
+        let again = read_manifest(&written.path).unwrap().cost.stall_ms;
+        assert!((again - stall_ms).abs() < 1e-9);
+        said += usize::from(again != stall_ms);
+        retain(place.path(), 1);
+    }
+    assert!(said > 0, "all of them came back to the last bit: this proves nothing");
 }
 
 /// Any file of any node, flipped or cut: it is named; others are still read.
