@@ -1,5 +1,6 @@
 //! The built binary under its three names.
 
 mod guardian;
+mod nodes;
 mod place;
 mod usage;

@@ -67,7 +67,7 @@ pub enum WriteError {
         #[allow(missing_docs)]
         host: String,
         #[allow(missing_docs)]
-        source: ImageError,
+        source: Box<ImageError>,
     },
     /// Written by a node that is not of this checkpoint, or by somebody else.
     #[error("{path} is in the unfinished generation and belongs to none of its nodes")]

@@ -83,9 +83,12 @@ impl Generation {
 /// # Errors
 /// When it is missing, damaged, or of another version or architecture; names it.
 pub fn read_manifest(folder: &Path) -> Result<Manifest, ImageError> {
-    let path = folder.join(names::MANIFEST);
-    let bytes = read_file(&path, "bytes of a manifest", MANIFEST_BYTES_MAX)?;
-    Ok(Manifest::decode(&path.display().to_string(), &bytes)?)
+    Ok(Manifest::decode(&folder.join(names::MANIFEST).display().to_string(), &read_manifest_file(folder)?)?)
+}
+
+/// The manifest's bytes.
+pub fn read_manifest_file(folder: &Path) -> Result<Vec<u8>, ImageError> {
+    read_file(&folder.join(names::MANIFEST), "bytes of a manifest", MANIFEST_BYTES_MAX)
 }
 
 /// A node's model file, compared with what the manifest says of it where that can be read.

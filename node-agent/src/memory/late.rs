@@ -65,7 +65,10 @@ pub fn wait_for_files(folder: &Path, nodes: &[Receipt]) -> Result<(), WriteError
             let there = node.lengths().try_for_each(|(name, bytes)| {
                 patiently(folder, until, is_late, || check_length(&folder.join(name), bytes))
             });
-            let missing = |source| WriteError::Missing { node: node.node, host: node.host.clone(), source };
+            let missing = |source| {
+                let source = Box::new(source);
+                WriteError::Missing { node: node.node, host: node.host.clone(), source }
+            };
             turns.stop_at(there.map_err(missing))?;
         }
         Ok(())

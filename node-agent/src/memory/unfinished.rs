@@ -12,7 +12,7 @@ use node_agent_image::receipt::Receipt;
 
 use super::error::WriteError;
 use super::folder::{self, OpenFolder};
-use super::generation::read_manifest;
+use super::generation::read_manifest_file;
 use super::late;
 
 /// The folder `.gen-N.part`, into which every node writes its [`super::Part`]. Unless it is committed, it goes away with
@@ -83,10 +83,7 @@ impl Unfinished {
         }
         let file = self.folder.write(names::MANIFEST, &bytes)?;
         folder::sync(&self.folder, &[file])?;
-        let again = read_manifest(self.path()).map_err(WriteError::ReadBack)?;
-        if again != manifest {
-            return Err(WriteError::OtherManifest { path: self.path().join(names::MANIFEST) });
-        }
+        read_back(self.path(), &bytes)?;
         let path = self.dir.join(names::committed(self.generation));
         give_name(&self.dir, self.path(), &path)?;
         self.committed = true;
@@ -116,6 +113,17 @@ pub fn strangers(folder: &Path, manifest: &Manifest) -> io::Result<Vec<PathBuf>>
     }
     strangers.sort_unstable();
     Ok(strangers)
+}
+
+/// Compared as bytes: a number with a fraction may be another one after it was written as text and read.
+fn read_back(folder: &Path, written: &[u8]) -> Result<(), WriteError> {
+    let path = folder.join(names::MANIFEST);
+    let again = read_manifest_file(folder).map_err(WriteError::ReadBack)?;
+    if again != written {
+        return Err(WriteError::OtherManifest { path });
+    }
+    let decoded = Manifest::decode(&path.display().to_string(), &again);
+    decoded.map(drop).map_err(|error| WriteError::ReadBack(error.into()))
 }
 
 fn full_cost(cost: Cost, nodes: &[Receipt]) -> Cost {

@@ -6,12 +6,12 @@ use std::os::unix::fs::FileExt;
 use std::process::{Child, Command, Stdio};
 
 use node_agent::guardian::board::Progress;
-use node_agent::memory::{Bytes, Cost, Draft, Generation, Owner, Source, Stretch, hold};
+use node_agent::memory::{Bytes, Generation, Owner, Source, Stretch, hold};
 use node_agent::restart::Targets;
 use node_agent_image::model::{NodeModel, Object};
 use node_agent_proc::maps::{self, Area};
 
-use crate::sample::{PAGE, Pages, commit, files, memory, model, names, own_targets};
+use crate::sample::{PAGE, Pages, begin, commit, files, finish, memory, model, names, own_targets};
 
 const WRITABLE: u32 = libc::PROT_WRITE as u32;
 
@@ -23,18 +23,18 @@ fn memory_comes_back() {
     let want = pages.as_ref().to_vec();
     let model = model(&[pages.stretch()]);
     let progress = Progress::default();
-    let mut draft = Draft::begin(&dir).unwrap();
-    assert_eq!(draft.generation(), 1);
-    draft.write(&[pages.source()], &progress).unwrap();
+    let (unfinished, mut part) = begin(&dir);
+    assert_eq!(unfinished.generation(), 1);
+    part.write(&[pages.source()], &progress).unwrap();
     assert_eq!(progress.bytes(), (want.len() as u64, want.len() as u64));
-    let written = draft.commit(&model, Cost { stall_ms: 1.5, ..Cost::default() }).unwrap();
+    let written = finish(unfinished, part, &model).unwrap();
     assert_eq!((written.generation, written.bytes_read), (1, want.len() as u64));
     assert_eq!(written.path, dir.canonicalize().unwrap().join("gen-000001"));
     let lengths: u64 = files(&written.path).iter().map(|it| fs::metadata(it).unwrap().len()).sum();
     assert_eq!(written.bytes_stored, lengths);
     assert!(lengths < want.len() as u64 / 2, "{lengths} bytes for {}: nothing left out or compressed", want.len());
 
-    let generation = Generation::open(&written.path).unwrap();
+    let generation = Generation::open(&written.path, 0).unwrap();
     assert_eq!(generation.model(), &model);
     assert_eq!((generation.number(), generation.cost().stall_ms, generation.cost().processes), (1, 1.5, 1));
     assert_eq!(Generation::damage(&written.path), Vec::<String>::new());
@@ -52,21 +52,21 @@ fn written_in_two_calls() {
     let want = pages.as_ref().to_vec();
     let (model, Stretch { start, end, .. }) = (model(&[pages.stretch()]), pages.stretch());
     let middle = start + 301 * 4096;
-    let part = |start, end| memory(std::process::id(), vec![Stretch { start, end, keep_zeros: false }]);
+    let piece = |start, end| memory(std::process::id(), vec![Stretch { start, end, keep_zeros: false }]);
     let progress = Progress::default();
-    let mut draft = Draft::begin(place.path()).unwrap();
-    draft.write(&[part(middle, end)], &progress).unwrap();
-    draft.write(&hold(vec![part(start, middle)]).unwrap(), &progress).unwrap();
+    let (unfinished, mut part) = begin(place.path());
+    part.write(&[piece(middle, end)], &progress).unwrap();
+    part.write(&hold(vec![piece(start, middle)]).unwrap(), &progress).unwrap();
     let (done, total) = progress.bytes();
     assert!(done == total && done <= end - start, "{done} of {total}");
-    let written = draft.commit(&model, Cost::default()).unwrap();
+    let written = finish(unfinished, part, &model).unwrap();
     pages.as_mut().fill(0);
-    Generation::open(&written.path).unwrap().fill(&own_targets()).unwrap();
+    Generation::open(&written.path, 0).unwrap().fill(&own_targets()).unwrap();
     assert!(pages.as_ref() == want);
 
     let nothing = commit(place.path(), &[], &NodeModel::default());
     assert_eq!(names(&nothing.path), ["manifest", "node-0.model"]);
-    Generation::open(&nothing.path).unwrap().fill(&Targets::default()).unwrap();
+    Generation::open(&nothing.path, 0).unwrap().fill(&Targets::default()).unwrap();
     assert_eq!(Generation::damage(&nothing.path), Vec::<String>::new());
 }
 
@@ -75,9 +75,9 @@ fn written_in_two_calls() {
 fn contents_that_belong_to_nobody() {
     let place = tempfile::tempdir().unwrap();
     let pages = Pages::mixed(16);
-    let mut draft = Draft::begin(place.path()).unwrap();
-    draft.write(&[pages.source()], &Progress::default()).unwrap();
-    let error = draft.commit(&NodeModel::default(), Cost::default()).unwrap_err().to_string();
+    let (unfinished, mut part) = begin(place.path());
+    part.write(&[pages.source()], &Progress::default()).unwrap();
+    let error = finish(unfinished, part, &NodeModel::default()).unwrap_err().to_string();
     assert!(error.contains("does not read back") && error.contains("a process that is not in the model"), "{error}");
     assert_eq!(names(place.path()), Vec::<String>::new());
 }
@@ -101,7 +101,7 @@ fn equal_blocks_are_stored_once_and_zeros_where_they_matter() {
     for pages in [&mut first, &mut second, &mut zeros] {
         pages.as_mut().fill(0xee);
     }
-    Generation::open(&all.path).unwrap().fill(&own_targets()).unwrap();
+    Generation::open(&all.path, 0).unwrap().fill(&own_targets()).unwrap();
     for (number, page) in want.chunks_exact(PAGE).enumerate() {
         let have = &second.as_ref()[number * PAGE..][..PAGE];
         let zero = page.iter().all(|byte| *byte == 0);
@@ -139,14 +139,14 @@ fn held_contents_and_objects() {
     let (mut first, mut second) = (Pages::new(5001), Pages::new(4096));
     let targets =
         Targets { builder: std::process::id(), objects: vec![first.start(), second.start()], ..own_targets() };
-    Generation::open(&written.path).unwrap().fill(&targets).unwrap();
+    Generation::open(&written.path, 0).unwrap().fill(&targets).unwrap();
     assert!(pages.as_ref() == want);
     assert!(first.as_mut()[..4096 * PAGE] == want[..4096 * PAGE]);
     assert!(first.as_ref()[4096 * PAGE..4999 * PAGE].iter().all(|byte| *byte == 0), "no part of any stretch");
     assert!(first.as_ref()[4999 * PAGE..5000 * PAGE] == want[4999 * PAGE..]);
     assert_eq!(first.as_ref()[5000 * PAGE..][..12], *b"and a bit\0\0\0");
     assert!(second.as_mut()[..] == want[..4096 * PAGE]);
-    let error = Generation::open(&written.path).unwrap().fill(&own_targets()).unwrap_err().to_string();
+    let error = Generation::open(&written.path, 0).unwrap().fill(&own_targets()).unwrap_err().to_string();
     assert!(error.contains("object 0"), "{error}");
 }
 
@@ -207,7 +207,7 @@ fn another_process_read_only_pages_included() {
         mem.write_all_at(&vec![0xcc; (area.end - area.start) as usize], area.start).unwrap();
     }
     let targets = Targets { processes: vec![Some(other.0.id())], ..Targets::default() };
-    Generation::open(&written.path).unwrap().fill(&targets).unwrap();
+    Generation::open(&written.path, 0).unwrap().fill(&targets).unwrap();
     for (area, want) in areas.iter().zip(&want) {
         assert!(other.mem(area.start, area.end) == *want, "{area:?}");
     }
@@ -236,8 +236,8 @@ fn pages_without_any_right() {
 fn what_cannot_be_read_is_named() {
     let place = tempfile::tempdir().unwrap();
     let attempt = |source: Source| {
-        let mut draft = Draft::begin(place.path()).unwrap();
-        draft.write(&[source], &Progress::default()).unwrap_err().to_string()
+        let (_unfinished, mut part) = begin(place.path());
+        part.write(&[source], &Progress::default()).unwrap_err().to_string()
     };
     let pages = Pages::mixed(600);
     // Nothing is ever mapped there.
@@ -252,5 +252,5 @@ fn what_cannot_be_read_is_named() {
     let stretches = vec![Stretch { start: 0, end: 3 * 4096, keep_zeros: false }];
     let error = attempt(Source { owner: Owner::Object(4), bytes: Bytes::File(short), stretches });
     assert!(error.contains("object 4") && error.contains("it ends there"), "{error}");
-    assert_eq!(names(place.path()), Vec::<String>::new(), "a draft that failed leaves something");
+    assert_eq!(names(place.path()), Vec::<String>::new(), "an unfinished one that failed leaves something");
 }

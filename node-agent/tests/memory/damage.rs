@@ -31,7 +31,7 @@ fn damage_is_named() {
             fs::write(file, &bad).unwrap();
             let lines = Generation::damage(&written.path);
             assert!(lines.len() == 1 && lines[0].contains(&*file.to_string_lossy()), "{}: {lines:?}", file.display());
-            let filled = Generation::open(&written.path).and_then(|it| it.fill(&own_targets()));
+            let filled = Generation::open(&written.path, 0).and_then(|it| it.fill(&own_targets()));
             let error = filled.expect_err("damaged").to_string();
             assert!(error.contains(&*file.to_string_lossy()), "{error}");
         }
@@ -40,13 +40,13 @@ fn damage_is_named() {
             replace(file);
             let lines = Generation::damage(&written.path);
             assert!(lines.iter().any(|it| it.contains(&*file.to_string_lossy())), "{lines:?}");
-            assert!(Generation::open(&written.path).and_then(|it| it.fill(&own_targets())).is_err());
+            assert!(Generation::open(&written.path, 0).and_then(|it| it.fill(&own_targets())).is_err());
         }
         fs::remove_dir(file).unwrap();
         fs::write(file, &good).unwrap();
     }
     assert_eq!(Generation::damage(&written.path), Vec::<String>::new());
-    let error = Generation::open(&place.path().join("gen-000009")).unwrap_err().to_string();
+    let error = Generation::open(&place.path().join("gen-000009"), 0).unwrap_err().to_string();
     assert!(error.contains("gen-000009/manifest"), "{error}");
 }
 

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use node_agent::guardian::board::Progress;
-use node_agent::memory::{Cost, Draft, clear_unfinished, retain};
+use node_agent::memory::{Unfinished, clear_unfinished, retain};
 
-use crate::sample::{Pages, commit, files, model, names};
+use crate::sample::{Pages, begin, commit, files, finish, model, names};
 
 #[test]
 fn only_their_owner_may_look() {
@@ -28,25 +28,25 @@ fn folders_that_cannot_be_used_are_named() {
     let file = place.path().join("file");
     fs::write(&file, "").unwrap();
     for dir in [file.clone(), file.join("below"), PathBuf::from("/proc/self/generations")] {
-        let error = Draft::begin(&dir).unwrap_err().to_string();
+        let error = Unfinished::begin(&dir).unwrap_err().to_string();
         assert!(error.contains(&dir.display().to_string()), "{error}");
     }
     // Taken away between begin and commit, or between write and commit.
     let pages = Pages::mixed(64);
     for remove_first in [true, false] {
         let dir = place.path().join("dir");
-        let mut draft = Draft::begin(&dir).unwrap();
+        let (unfinished, mut part) = begin(&dir);
         let remove = || fs::remove_dir_all(&dir).unwrap();
         if remove_first {
             remove();
         }
-        let written = draft.write(&[pages.source()], &Progress::default());
+        let written = part.write(&[pages.source()], &Progress::default());
         assert_eq!(written.is_err(), remove_first);
         let error = match written {
             Err(error) => error,
             Ok(()) => {
                 remove();
-                draft.commit(&model(&[pages.stretch()]), Cost::default()).unwrap_err()
+                finish(unfinished, part, &model(&[pages.stretch()])).unwrap_err()
             }
         };
         assert!(error.to_string().contains(".gen-000001.part/node-0."), "{error}");
@@ -74,7 +74,7 @@ fn a_folder_of_somebody_else() {
     }
     fs::set_permissions(place.path(), Permissions::from_mode(0o500)).unwrap();
     for dir in [place.path().to_path_buf(), place.path().join("below")] {
-        let error = Draft::begin(&dir).unwrap_err().to_string();
+        let error = Unfinished::begin(&dir).unwrap_err().to_string();
         assert!(error.contains(&dir.display().to_string()) && error.contains("Permission denied"), "{error}");
     }
     fs::set_permissions(place.path(), Permissions::from_mode(0o700)).unwrap();
@@ -99,10 +99,10 @@ fn generations_follow_each_other() {
     assert_eq!(names(place.path()), all[2..]);
     retain(place.path(), 0);
     assert_eq!(names(place.path()), all[3..]);
-    // A draft that is not committed leaves nothing, and one that died is cleared away.
-    let draft = Draft::begin(place.path()).unwrap();
+    // An unfinished one that is not committed leaves nothing, and one that died is cleared away.
+    let unfinished = Unfinished::begin(place.path()).unwrap();
     assert_eq!(names(place.path())[0], ".gen-1234569.part");
-    drop(draft);
+    drop(unfinished);
     assert_eq!(names(place.path()), all[3..]);
     fs::create_dir(place.path().join(".gen-000001.part")).unwrap();
     clear_unfinished(place.path());

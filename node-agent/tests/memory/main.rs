@@ -3,4 +3,6 @@
 mod contents;
 mod damage;
 mod folders;
+mod nodes;
 mod sample;
+mod version_1;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use node_agent::guardian::board::Progress;
-use node_agent::memory::{Bytes, Cost, Draft, Owner, Source, Stretch, Written};
+use node_agent::memory::{Bytes, Cost, Owner, Part, Source, Stretch, Unfinished, WriteError, Written};
 use node_agent::restart::Targets;
 use node_agent_image::model::{NodeModel, Process, Vma};
 
@@ -74,10 +74,26 @@ pub fn model(stretches: &[Stretch]) -> NodeModel {
     NodeModel { processes: vec![process], ..NodeModel::default() }
 }
 
+/// A generation of one node, numbered 0.
 pub fn commit(dir: &Path, sources: &[Source], model: &NodeModel) -> Written {
-    let mut draft = Draft::begin(dir).unwrap();
-    draft.write(sources, &Progress::default()).unwrap();
-    draft.commit(model, Cost { stall_ms: 1.5, ..Cost::default() }).unwrap()
+    let (unfinished, mut part) = begin(dir);
+    part.write(sources, &Progress::default()).unwrap();
+    finish(unfinished, part, model).unwrap()
+}
+
+pub fn begin(dir: &Path) -> (Unfinished, Part) {
+    let unfinished = Unfinished::begin(dir).unwrap();
+    let part = Part::begin(unfinished.path(), 0).unwrap();
+    (unfinished, part)
+}
+
+pub fn finish(unfinished: Unfinished, part: Part, model: &NodeModel) -> Result<Written, WriteError> {
+    let receipt = part.finish(model)?;
+    unfinished.commit(vec![receipt], cost())
+}
+
+pub fn cost() -> Cost {
+    Cost { job: "4f3a".into(), stall_ms: 1.5, ..Cost::default() }
 }
 
 pub fn own_targets() -> Targets {

@@ -2,5 +2,7 @@
 
 mod manifest;
 mod node;
+mod remotes;
 mod round_trip;
 mod sample;
+mod version_1;

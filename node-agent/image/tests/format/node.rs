@@ -72,7 +72,7 @@ fn another_version_or_architecture_is_named() {
         let bad = resealed(encoded(), |bytes| bytes[at..at + 4].copy_from_slice(&number.to_le_bytes()));
         decode(FILE, &bad).unwrap_err()
     };
-    assert_eq!(with(8, 2), FormatError::Newer { file: FILE.into(), theirs: 2 });
+    assert_eq!(with(8, 3), FormatError::Newer { file: FILE.into(), theirs: 3 });
     assert!(matches!(with(8, 0), FormatError::Field { .. }));
     assert_eq!(with(12, 183), FormatError::Architecture { file: FILE.into(), theirs: "aarch64".into() });
     assert!(with(12, 4711).to_string().contains("architecture 4711"));

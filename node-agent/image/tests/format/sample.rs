@@ -1,8 +1,9 @@
 //! Generations to write and read.
 
 use node_agent_image::contents::{Block, Compression, Contents, Owner, OwnerRuns, Run};
-use node_agent_image::manifest::{Cost, DataFile, Manifest, ModelFile};
+use node_agent_image::manifest::{Cost, Manifest};
 use node_agent_image::model::{Backing, FileKind, NodeModel, Object, OpenFile, Process, Vma};
+use node_agent_image::receipt::{DataFile, ModelFile, Receipt};
 use node_agent_image::{checksum, names};
 
 pub const PAGE: u64 = 4096;
@@ -48,11 +49,26 @@ pub fn sample() -> (NodeModel, Contents) {
     (model, contents)
 }
 
+/// What a node says of itself.
+pub fn sample_receipt(node: u32, data: usize) -> Receipt {
+    let data: Vec<_> = (0..data).map(|it| DataFile { name: names::data(node, it), bytes: 12 + it as u64 }).collect();
+    Receipt {
+        node,
+        host: format!("n{node}"),
+        model: ModelFile { name: names::model(node), bytes: 4711, xxh3_128: format!("{:032x}", checksum(b"x")) },
+        bytes_read: 1 << 20,
+        bytes_stored: 4711 + data.iter().map(|it| it.bytes).sum::<u64>(),
+        data,
+        processes: 2,
+        ..Receipt::default()
+    }
+}
+
+/// Three nodes of four: one had left the job.
 pub fn sample_manifest() -> Manifest {
     Manifest {
         generation: 7,
-        model: ModelFile { name: names::MODEL.into(), bytes: 4711, xxh3_128: format!("{:032x}", checksum(b"x")) },
-        data: (0..2).map(|it| DataFile { name: names::data(it), bytes: 12 + it as u64 }).collect(),
         cost: Cost { job: "4f3a".into(), stall_ms: 0.25, bytes_read: 1 << 30, ..Cost::default() },
+        nodes: vec![sample_receipt(0, 2), sample_receipt(1, 0), sample_receipt(3, 1)],
     }
 }
