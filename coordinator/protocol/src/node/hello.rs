@@ -62,6 +62,8 @@ pub struct Standing {
     pub generation: u64,
     #[allow(missing_docs)]
     pub stage: Stage,
+    /// The round ends the job once it is committed.
+    pub kill: bool,
     /// Of a node that has written its part.
     pub receipt: Option<Receipt>,
 }
