@@ -123,9 +123,10 @@ impl Stage {
 }
 
 /// How far a node is in a restart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum RestartStage {
     /// Waits to be told what to restart.
+    #[default]
     Waiting,
     /// Reads its part of the generation, binds listening sockets.
     Preparing,

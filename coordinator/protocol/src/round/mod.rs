@@ -34,7 +34,7 @@ use std::time::Duration;
 
 pub use deputy::{Deed, Deputy, DeputyOutput, Done};
 pub use director::{Announcement, Commit, Cost, Director, DirectorOutput, Durable, NotDurable, Seat, Step};
-pub use streams::{Incoming, Outgoing, RESEND, Remains, WINDOW_BYTES};
+pub use streams::{Incoming, Outgoing, RESEND, Remains, StreamLimits, WINDOW_BYTES};
 
 use crate::phase::Deadlines;
 

@@ -2,9 +2,10 @@
 //! [`crate::node::Between`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::Duration;
 
-use crate::node::{Flow, NodeId, Standing};
+use crate::node::{CHUNK_BYTES_MAX, Flow, NodeId, Standing};
 
 /// What was not answered for this long is said again: a relayed word can get lost with either session.
 pub const RESEND: Duration = Duration::from_millis(500);
@@ -73,11 +74,20 @@ impl Incoming {
     pub fn is_settled(&self) -> bool {
         self.total == Some(self.kept)
     }
+}
 
-    /// The next bytes may be sent from this offset.
-    #[must_use]
-    pub fn next_to_send(&self) -> Option<u64> {
-        (self.sent < self.read && self.sent - self.kept < WINDOW_BYTES).then_some(self.sent)
+/// How bytes of streams are cut up on their way between two agents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamLimits {
+    /// In one message.
+    pub chunk_bytes: u64,
+    /// Of one stream on their way.
+    pub window_bytes: u64,
+}
+
+impl Default for StreamLimits {
+    fn default() -> Self {
+        Self { chunk_bytes: CHUNK_BYTES_MAX as u64, window_bytes: WINDOW_BYTES }
     }
 }
 
@@ -108,6 +118,7 @@ pub(super) struct Streams {
     /// Streams that are not begun in this round any more: somebody was told that they are untouched.
     pub(super) refused: BTreeSet<Flow>,
     pub(super) resend_at: Option<Duration>,
+    pub(super) limits: StreamLimits,
 }
 
 impl Streams {
@@ -124,5 +135,13 @@ impl Streams {
             *flow
         })
         .collect()
+    }
+
+    /// The next bytes of an incoming stream that may go on their way; they count as sent from now on.
+    pub(super) fn next_to_send(&mut self, flow: Flow) -> Option<Range<u64>> {
+        let incoming = self.incoming.get_mut(&flow)?;
+        let (from, most) = (incoming.sent, incoming.kept + self.limits.window_bytes);
+        incoming.sent = incoming.read.min(most).min(from + self.limits.chunk_bytes).max(from);
+        (incoming.sent > from).then_some(from..incoming.sent)
     }
 }

@@ -1,6 +1,8 @@
 //! What a [`super::Deputy`] asks of its shell, and what it hears back.
 
 use crate::node::Between;
+use std::ops::Range;
+
 use crate::node::{Edge, Flow, NodeId, Park, Receipt, Report, Round, StuckFlow};
 use crate::phase::Phase;
 
@@ -36,9 +38,8 @@ pub enum Deed {
     /// All of this stream's bytes are in the receiver's buffer: take what is left, and write into the ledger that it was
     /// all. → [`Done::ReadAll`]
     ReadRest(Round, Flow),
-    /// Bytes of an incoming stream from the ledger, from this offset on, at most [`crate::node::CHUNK_BYTES_MAX`].
-    /// → [`Done::Fetched`]
-    Fetch(Round, Flow, u64),
+    /// Bytes of an incoming stream from the ledger, from this offset to this one. → [`Done::Fetched`]
+    Fetch(Round, Flow, Range<u64>),
     /// Append these bytes, which begin at the offset, to the ledger of an outgoing stream. → [`Done::Kept`]
     Keep(Round, Flow, u64, Vec<u8>),
     /// Write into the ledger that an outgoing stream has all its bytes, this many. → [`Done::Settled`]

@@ -18,7 +18,7 @@ use std::time::Duration;
 pub use deeds::{Deed, DeputyOutput, Done};
 
 use super::streams::Streams;
-use super::{Outgoing, Remains};
+use super::{Outgoing, Remains, StreamLimits};
 use crate::node::{
     Between, EDGES_PER_REPORT, Edge, Flow, NodeId, Order, Park, Report, Round, Stage, Standing, StuckFlow, Welcome,
     shorten,
@@ -81,6 +81,13 @@ impl Deputy {
             deputy.note_unsettled(now);
         }
         deputy
+    }
+
+    /// With other limits than the usual ones: simulations have short streams.
+    #[must_use]
+    pub const fn with_limits(mut self, limits: StreamLimits) -> Self {
+        self.streams.limits = limits;
+        self
     }
 
     /// What [`crate::node::Hello::standing`] is to say.
@@ -245,7 +252,7 @@ impl Deputy {
         self.standing = Standing { round, generation, stage: Stage::Parking, kill, receipt: None };
         self.edges.clear();
         self.stuck.clear();
-        self.streams = Streams::default();
+        self.streams = Streams { limits: self.streams.limits, ..Streams::default() };
         (self.quiet, self.freeing_asked, self.released, self.settled) = (false, false, false, false);
         self.link.forget_lease();
         self.reason.clear();

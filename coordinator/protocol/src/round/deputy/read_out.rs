@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Deed, Deputy, Done};
-use crate::node::{Between, CHUNK_BYTES_MAX, Flow, NodeId, Report, Stage, StuckFlow};
+use crate::node::{Between, Flow, NodeId, Report, Stage, StuckFlow};
 use crate::round::streams::{Incoming, Outgoing, RESEND};
 
 impl Deputy {
@@ -286,10 +286,8 @@ impl Deputy {
         let round = self.standing.round;
         let flows: Vec<Flow> = self.streams.incoming.keys().copied().collect();
         for flow in flows {
-            while let Some(offset) = self.streams.incoming.get(&flow).and_then(Incoming::next_to_send) {
-                let incoming = self.streams.incoming.get_mut(&flow);
-                incoming.into_iter().for_each(|it| it.sent = it.read.min(it.sent + CHUNK_BYTES_MAX as u64));
-                self.deed(Deed::Fetch(round, flow, offset));
+            while let Some(range) = self.streams.next_to_send(flow) {
+                self.deed(Deed::Fetch(round, flow, range));
             }
         }
         self.schedule(now);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Commit, Director, DirectorOutput, Step};
 use crate::node::{Edge, NodeId, Order, Outside, Report, Round, Stage};
-use crate::round::{SLACK, capture_within};
+use crate::round::{SLACK, STILL, capture_within};
 
 impl Director {
     /// Handles what a node reports of this round. Anything else is not for it.
@@ -14,7 +14,7 @@ impl Director {
             return;
         }
         self.check_deadlines(now);
-        let Some(seat) = self.seats.get_mut(&node) else { return };
+        let Some(seat) = self.seats.get_mut(node) else { return };
         seat.heard = now;
         match report {
             Report::Edges { edges, .. } if self.step == Step::Park => self.matching.add(node, &seat.host, edges),
@@ -24,23 +24,23 @@ impl Director {
                 self.name_holders(None);
             }
             Report::Flushed { .. } if seat.stage == Stage::Flushing => {
-                seat.stage = Stage::Flushed;
+                self.seats.enter(node, Stage::Flushed);
                 note(&mut self.cost.flushed_us, now - self.begun);
                 self.try_capture(now);
             }
             Report::Captured { .. } if matches!(seat.stage, Stage::Flushed) => self.captured(now, node),
-            Report::Resumed { stall_us, .. } => {
+            Report::Resumed { stall_us, .. } if seat.stage == Stage::Resuming => {
                 seat.stall_us = stall_us;
-                seat.stage = seat.stage.max(Stage::Writing);
+                self.seats.enter(node, Stage::Writing);
             }
             Report::Progress { done, total, .. } => seat.progress = (done, total),
             Report::Written { receipt, .. } if self.step == Step::Write && seat.receipt.is_none() => {
-                (seat.receipt, seat.stage) = (Some(receipt), Stage::Written);
+                self.seats.take_receipt(node, receipt);
                 note(&mut self.cost.written_us, now - self.begun);
                 self.try_commit(now);
             }
             Report::Settled { .. } if self.step == Step::Settle => {
-                seat.stage = Stage::Done;
+                self.seats.enter(node, Stage::Done);
                 self.try_over();
             }
             Report::Failed { reason, .. } if seat.receipt.is_none() => {
@@ -74,10 +74,12 @@ impl Director {
         if self.step != Step::Park || self.matching.count(node) < edges {
             return;
         }
-        let Some(seat) = self.seats.get_mut(&node).filter(|seat| seat.stage == Stage::Parking) else { return };
-        seat.stage = Stage::Flushing;
+        if self.seats.get(node).is_none_or(|seat| seat.stage != Stage::Parking) {
+            return;
+        }
+        self.seats.enter(node, Stage::Flushing);
         note(&mut self.cost.parked_us, now - self.begun);
-        if self.all_at_least(Stage::Flushing) {
+        if self.seats.all_at_least(Stage::Flushing) {
             self.step = Step::Flush;
             self.until = Some(now + Duration::from_millis(self.park.deadlines.drain_ms) + SLACK);
             self.judge_edges();
@@ -108,7 +110,7 @@ impl Director {
     }
 
     fn describe(&self, node: NodeId, edge: &Edge) -> String {
-        let name = self.seats.get(&node).map(|seat| seat.name(node)).unwrap_or_default();
+        let name = self.seats.get(node).map(|seat| seat.name(node)).unwrap_or_default();
         format!("{name}: connection {} → {} of pid {}", edge.local, edge.remote, edge.pid)
     }
 
@@ -121,7 +123,7 @@ impl Director {
         let mut ready = BTreeMap::<NodeId, Vec<_>>::new();
         for (flow, sender) in &self.stuck {
             let Some(holder) = self.matching.holder(*sender, *flow) else { continue };
-            let parked = self.seats.get(&holder).is_some_and(|seat| seat.stage >= Stage::Flushing);
+            let parked = self.seats.get(holder).is_some_and(|seat| seat.stage >= Stage::Flushing);
             let wanted = to.is_none_or(|node| node == *sender);
             if parked && wanted && (to.is_some() || !self.named.contains(flow)) {
                 ready.entry(*sender).or_default().push((*flow, holder));
@@ -134,7 +136,7 @@ impl Director {
     }
 
     fn try_capture(&mut self, now: Duration) {
-        if self.step == Step::Flush && self.all_at_least(Stage::Flushed) {
+        if self.step == Step::Flush && self.seats.all_at_least(Stage::Flushed) {
             self.step = Step::Capture;
             self.until = Some(now + capture_within(&self.park.deadlines));
             self.barriers += 1;
@@ -144,18 +146,18 @@ impl Director {
 
     fn captured(&mut self, now: Duration, node: NodeId) {
         if self.step != Step::Capture {
-            let name = self.seats[&node].name(node);
+            let name = self.seats.get(node).map(|seat| seat.name(node)).unwrap_or_default();
             return self.fail(format!("{name} says that it has captured before it was told to"));
         }
-        self.seats.entry(node).and_modify(|seat| seat.stage = Stage::Captured);
+        self.seats.enter(node, Stage::Captured);
         note(&mut self.cost.captured_us, now - self.begun);
-        if self.all_at_least(Stage::Captured) {
-            (self.step, self.until) = (Step::Write, None);
+        if self.seats.all_at_least(Stage::Captured) {
+            (self.step, self.until) = (Step::Write, Some(now + STILL));
             self.barriers += 1;
             let order = self.after_barrier();
             self.send_all(&order);
             let written = if self.park.stays_parked() { Stage::Writing } else { Stage::Resuming };
-            self.seats.values_mut().for_each(|seat| (seat.stage, seat.heard) = (written, now));
+            self.seats.enter_all(now, written);
         }
     }
 
@@ -165,24 +167,23 @@ impl Director {
     }
 
     fn try_commit(&mut self, now: Duration) {
-        if self.seats.values().any(|seat| seat.receipt.is_none()) {
+        if !self.seats.all_written() {
             return;
         }
-        self.step = Step::Commit;
+        (self.step, self.until) = (Step::Commit, None);
         let since = (now - self.begun).as_micros() as u64;
-        let longest = self.seats.values().map(|seat| seat.stall_us).max().unwrap_or_default();
+        let longest = self.seats.iter().map(|(_, seat)| seat.stall_us).max().unwrap_or_default();
         self.cost.stall_us = if self.park.stays_parked() { since } else { longest };
         self.cost.commit_us = since;
-        let receipts =
-            self.seats.iter().map(|(node, seat)| (*node, seat.receipt.clone().unwrap_or_default())).collect();
+        let receipts = self.seats.iter().map(|(node, seat)| (node, seat.receipt.clone().unwrap_or_default())).collect();
         let (round, generation, cost) = (self.park.round, self.park.generation, self.cost);
         self.outputs.push_back(DirectorOutput::Commit(Commit { round, generation, receipts, cost }));
     }
 
     fn aborted(&mut self, node: NodeId) {
-        let Some(seat) = self.seats.get_mut(&node) else { return };
+        let Some(seat) = self.seats.get_mut(node) else { return };
         if self.step == Step::Abort {
-            seat.stage = Stage::Out;
+            self.seats.enter(node, Stage::Out);
             self.try_over();
         } else if self.step < Step::Commit && seat.receipt.is_none() {
             // It is out already: that there is nothing to wait for is known once the round is called off.
@@ -190,10 +191,6 @@ impl Director {
             self.fail(format!("{name} has let everybody go"));
             self.aborted(node);
         }
-    }
-
-    fn all_at_least(&self, stage: Stage) -> bool {
-        self.seats.values().all(|seat| seat.stage >= stage)
     }
 }
 

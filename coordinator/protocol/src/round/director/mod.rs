@@ -18,6 +18,7 @@ use std::time::Duration;
 
 pub use outputs::{Announcement, Commit, Cost, DirectorOutput, Durable, NotDurable};
 pub use seat::Seat;
+use seat::Seats;
 
 use super::matching::Matching;
 use super::{SLACK, STILL};
@@ -31,7 +32,7 @@ pub struct Director {
     step: Step,
     /// Of the step, where it has one.
     until: Option<Duration>,
-    seats: BTreeMap<NodeId, Seat>,
+    seats: Seats,
     matching: Matching,
     /// Streams that do not run empty, and their senders' nodes.
     stuck: BTreeMap<Flow, NodeId>,
@@ -75,7 +76,7 @@ impl Director {
             begun: now,
             step: Step::Park,
             until: Some(until),
-            seats,
+            seats: Seats::new(now, seats),
             matching: Matching::default(),
             stuck: BTreeMap::new(),
             named: BTreeSet::new(),
@@ -84,7 +85,6 @@ impl Director {
             cost: Cost::default(),
             outputs: VecDeque::new(),
         };
-        director.seats.values_mut().for_each(|seat| (seat.stage, seat.heard) = (Stage::Parking, now));
         director.send_all(&Order::Park(director.park.clone()));
         director
     }
@@ -122,7 +122,7 @@ impl Director {
     /// Bytes done and bytes in all, as far as nodes have told.
     #[must_use]
     pub fn progress(&self) -> (u64, u64) {
-        self.seats.values().fold((0, 0), |sum, seat| (sum.0 + seat.progress.0, sum.1 + seat.progress.1))
+        self.seats.iter().fold((0, 0), |sum, (_, seat)| (sum.0 + seat.progress.0, sum.1 + seat.progress.1))
     }
 
     /// Calls the round off, unless it has been decided.
@@ -135,7 +135,7 @@ impl Director {
     pub fn handle_joined(&mut self, now: Duration, node: NodeId, host: &str, agent: u32, standing: &Standing) {
         self.check_deadlines(now);
         let round = self.park.round;
-        let Some(seat) = self.seats.get_mut(&node) else { return };
+        let Some(seat) = self.seats.get_mut(node) else { return };
         host.clone_into(&mut seat.host);
         (seat.agent, seat.present, seat.heard) = (agent, true, now);
         match self.step {
@@ -158,14 +158,14 @@ impl Director {
 
     /// Handles that a node is not connected for now.
     pub fn handle_parted(&mut self, node: NodeId) {
-        self.seats.entry(node).and_modify(|seat| seat.present = false);
+        self.seats.get_mut(node).into_iter().for_each(|seat| seat.present = false);
     }
 
     /// Handles that a node is given up.
     pub fn handle_lost(&mut self, now: Duration, node: NodeId) {
         self.check_deadlines(now);
-        let Some(seat) = self.seats.get_mut(&node) else { return };
-        seat.lost = true;
+        self.seats.lose(node);
+        let Some(seat) = self.seats.get(node) else { return };
         let (name, written) = (seat.name(node), seat.receipt.is_some());
         if !written {
             self.fail(format!("{name} was given up: nothing was heard of it for too long"));
@@ -206,17 +206,14 @@ impl Director {
 
     /// When [`Director::handle_timeout`] is due.
     #[must_use]
-    pub fn poll_timeout(&self) -> Option<Duration> {
-        match self.step {
-            Step::Write => self.unwritten().map(|(_, seat)| seat.heard + STILL).min(),
-            _ => self.until,
-        }
+    pub const fn poll_timeout(&self) -> Option<Duration> {
+        self.until
     }
 
     /// Before anything else is looked at: what comes after a deadline has not come. The lease of a node that was cut off
     /// rests on it.
     fn check_deadlines(&mut self, now: Duration) {
-        if self.poll_timeout().is_none_or(|until| now < until) {
+        if self.until.is_none_or(|until| now < until) {
             return;
         }
         let behind = |seat: &Seat| match self.step {
@@ -225,19 +222,22 @@ impl Director {
             Step::Capture => seat.stage < Stage::Captured,
             _ => seat.receipt.is_none() && now >= seat.heard + STILL,
         };
-        let laggards: Vec<String> =
-            self.seats.iter().filter(|(_, it)| behind(it)).map(|(node, it)| it.complaint(*node)).collect();
-        let seconds = match self.step {
-            Step::Write => STILL.as_secs(),
-            _ => (now - self.begun).as_secs(),
-        };
-        let others = if laggards.len() > 1 { format!("; so are {} others", laggards.len() - 1) } else { String::new() };
-        let first = laggards.first().map_or("nobody", String::as_str);
-        self.fail(format!("{first} after {seconds} s{others}"));
+        let complaint = self.seats.iter().find(|(_, seat)| behind(seat)).map(|(node, first)| {
+            let since = if self.step == Step::Write { first.heard } else { self.begun };
+            let others = self.seats.iter().filter(|(_, seat)| behind(seat)).count() - 1;
+            let others = if others > 0 { format!("; so are {others} others") } else { String::new() };
+            format!("{} after {} s{others}", first.complaint(node), (now - since).as_secs())
+        });
+        match complaint {
+            Some(complaint) => self.fail(complaint),
+            None => self.look_again_later(),
+        }
     }
 
-    fn unwritten(&self) -> impl Iterator<Item = (&NodeId, &Seat)> {
-        self.seats.iter().filter(|(_, seat)| seat.receipt.is_none())
+    /// All that still write get on: until when could that be true of the one that was heard of first?
+    fn look_again_later(&mut self) {
+        let heard = self.seats.iter().filter(|(_, seat)| seat.receipt.is_none()).map(|(_, seat)| seat.heard).min();
+        self.until = heard.map(|heard| heard + STILL);
     }
 
     /// Calls the round off, unless it has been decided.
@@ -257,10 +257,9 @@ impl Director {
     }
 
     fn try_over(&mut self) {
-        let all = |over: fn(&Seat) -> bool| self.seats.values().all(|seat| seat.lost || over(seat));
         match self.step {
-            Step::Settle if all(|seat| seat.stage == Stage::Done) => self.step = Step::Over,
-            Step::Abort if all(|seat| seat.stage == Stage::Out) => {
+            Step::Settle if self.seats.all_in(Stage::Done) => self.step = Step::Over,
+            Step::Abort if self.seats.all_in(Stage::Out) => {
                 self.step = Step::Over;
                 self.outputs.push_back(DirectorOutput::Discard(self.park.round));
             }
@@ -273,7 +272,7 @@ impl Director {
     }
 
     fn send_all(&mut self, order: &Order) {
-        let nodes: Vec<NodeId> = self.seats.iter().filter(|(_, seat)| !seat.lost).map(|(node, _)| *node).collect();
+        let nodes: Vec<NodeId> = self.seats.iter().filter(|(_, seat)| !seat.lost).map(|(node, _)| node).collect();
         nodes.into_iter().for_each(|node| self.send(node, order.clone()));
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::node::{NodeId, Order, Receipt, Round};
 
 /// What comes out of a director, in this order.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub enum DirectorOutput {
     /// To a node. One that is not connected now gets it said again when it is.
     Send(NodeId, Order),
