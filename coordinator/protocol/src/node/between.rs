@@ -1,22 +1,23 @@
 //! What two agents say to each other about a stream that had to be read out.
 //!
 //! ```text
-//! sender's node                                   receiver's node
-//!   notes in its ledger: flow owed
-//!   Report::Stuck ──→ coordinator ──Order::ReadOut──→ reads out, keeps each chunk in its ledger
-//!   keeps it in its ledger ←──────────── Bytes{offset} ───
-//!        ─────────────────────────────── Kept{upto} ─────→
+//! sender's node                                             receiver's node
+//!   Report::Stuck ──→ coordinator ──Order::Holders──→ sender's node
+//!   notes in its ledger: this flow is owed by that node
+//!        ─────────────────────────────── ReadOut ──────────→ notes it in its ledger, takes bytes out chunk by chunk
+//!   keeps it in its ledger ←──────────── Bytes{offset} ─────
+//!        ─────────────────────────────── Kept{upto} ───────→
 //!   its send queue is empty
-//!        ─────────────────────────────── Emptied ────────→ reads the rest
-//!        ←────────────────────────────── Total{bytes} ────
+//!        ─────────────────────────────── Emptied ──────────→ takes the rest
+//!        ←────────────────────────────── Total{bytes} ──────
 //!   all of it is kept: settled
 //! ```
 //!
 //! From *settled* on the sender's node can put everything back by itself, with no agent, no coordinator and no peer: it is
-//! in a memfd that its guardian holds. Until then the sender's node holds its threads, because what they sent would come
-//! before what was read out, and bytes are either in the receiver's ledger, or in the sender's, or in both. A round that is
-//! called off in between is settled first: `Recall` asks for the rest, and if nothing has been read out, the answer is
-//! `Untouched` and nothing will be.
+//! in a memfd that its guardian holds. Until then both nodes hold their threads: what the sender's sent would come before
+//! what was read out. At every moment each byte is in the stream, in the receiver's ledger or in the sender's; ledgers
+//! outlive agents. A round that is called off in between is settled first: `Recall` asks for the rest, and if nothing has
+//! been read out, the answer is `Untouched` and nothing will be.
 
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +26,13 @@ use crate::node::{Flow, Round};
 /// A message from agent to agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Between {
+    /// Sender's node → receiver's node: my kernel cannot get rid of this stream's bytes, read it out.
+    ReadOut {
+        #[allow(missing_docs)]
+        round: Round,
+        #[allow(missing_docs)]
+        flow: Flow,
+    },
     /// Receiver's node → sender's node: read out of the stream, at most [`crate::node::CHUNK_BYTES_MAX`].
     Bytes {
         #[allow(missing_docs)]
@@ -82,7 +90,8 @@ impl Between {
     #[must_use]
     pub const fn about(&self) -> (Round, Flow) {
         match self {
-            Self::Bytes { round, flow, .. }
+            Self::ReadOut { round, flow }
+            | Self::Bytes { round, flow, .. }
             | Self::Kept { round, flow, .. }
             | Self::Emptied { round, flow }
             | Self::Total { round, flow, .. }

@@ -62,6 +62,8 @@ pub struct Standing {
     pub generation: u64,
     #[allow(missing_docs)]
     pub stage: Stage,
+    /// The round ends the job once it is committed.
+    pub kill: bool,
     /// Of a node that has written its part.
     pub receipt: Option<Receipt>,
 }
@@ -121,9 +123,10 @@ impl Stage {
 }
 
 /// How far a node is in a restart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum RestartStage {
     /// Waits to be told what to restart.
+    #[default]
     Waiting,
     /// Reads its part of the generation, binds listening sockets.
     Preparing,

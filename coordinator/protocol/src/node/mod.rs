@@ -21,6 +21,7 @@ mod order;
 mod report;
 
 pub use between::Between;
+pub(crate) use edge::is_of_one_host;
 pub use edge::{Edge, EdgeState, Flow, canonical};
 pub use frame::{
     CHUNK_BYTES_MAX, EDGES_PER_REPORT, FRAME_BYTES_MAX, FrameError, PROTOCOL, REASON_BYTES_MAX, decode, encode, shorten,

@@ -22,11 +22,11 @@ pub enum Order {
     },
     /// Begin a round: park, and run the send queues empty.
     Park(Park),
-    /// Read these streams out: the sender's kernel cannot get rid of their bytes. For the receiver's node.
-    ReadOut {
+    /// Who has the other ends of streams that were reported stuck; they are parked, so that they can be asked to read out.
+    Holders {
         #[allow(missing_docs)]
         round: Round,
-        /// Each with the node of its sender.
+        #[allow(missing_docs)]
         flows: Vec<(Flow, NodeId)>,
     },
     /// These connections lead out of the job and do not hold the round up: do not wait for them.

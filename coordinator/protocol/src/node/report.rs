@@ -127,6 +127,13 @@ pub enum Report {
         /// As in [`crate::node::Place`].
         addresses: Vec<(SocketAddr, SocketAddr)>,
     },
+    /// How far a restart is; every second at least while the node works at it.
+    RestartProgress {
+        /// Bytes read.
+        done: u64,
+        /// Bytes in all, 0 where unknown.
+        total: u64,
+    },
     /// Every process is back in its park.
     Ready,
     /// Everybody is let go.
