@@ -11,6 +11,7 @@ use crate::error::SendError;
 use crate::frame::{FRAME_BYTES_MAX, Frame, FrameError, Item, ReceiveError, receive};
 use crate::limits::{FAREWELL, INBOX_BYTES_MAX, MESSAGE_OVERHEAD_BYTES, REASON_BYTES_MAX};
 use crate::link::{Link, Step};
+use crate::tls::handshake_failure;
 
 /// What the two of them know together, whether they are connected or not.
 #[derive(Debug)]
@@ -171,6 +172,6 @@ pub(crate) fn closed(cause: &ConnectionError) -> String {
             let reason = &close.reason[..close.reason.len().min(REASON_BYTES_MAX)];
             format!("it closed the connection: {}", String::from_utf8_lossy(reason))
         }
-        cause => cause.to_string(),
+        cause => handshake_failure(cause),
     }
 }

@@ -96,7 +96,7 @@ pub(crate) fn handshake_failure(error: &ConnectionError) -> String {
             Some(45) => "its certificate has expired or is not valid yet",
             Some(42 | 43 | 46) => "its certificate is damaged or for another purpose",
             Some(120) => "it speaks another version of this protocol",
-            _ => return format!("no handshake: {error}"),
+            _ => return error.to_string(),
         },
         ConnectionError::ConnectionClosed(close) => match alert(u64::from(close.error_code)) {
             Some(116) => "it wants a certificate",
@@ -104,7 +104,7 @@ pub(crate) fn handshake_failure(error: &ConnectionError) -> String {
             Some(45) => "it takes our certificate for expired",
             Some(42 | 43 | 46) => "it does not accept our certificate",
             Some(120) => "it speaks another version of this protocol",
-            _ => return format!("it refused the handshake: {close}"),
+            _ => return error.to_string(),
         },
         ConnectionError::VersionMismatch => "it speaks another version of QUIC",
         ConnectionError::TimedOut => "it did not answer",

@@ -13,8 +13,8 @@ use super::{ClientEvent, Shared};
 use crate::error::hello_too_long;
 use crate::events::{Held, Outlet};
 use crate::frame::{Frame, FrameError, Item, OPEN_BYTES_MAX, Open, SessionId, receive};
-use crate::limits::{ATTEMPT_TIMEOUT, DROP_TIMEOUT, HELLO_BYTES_MAX, REASON_BYTES_MAX};
-use crate::session::{Code, End, Session, closed};
+use crate::limits::{ATTEMPT_TIMEOUT, HELLO_BYTES_MAX, REASON_BYTES_MAX};
+use crate::session::{End, Session, closed};
 
 /// What it needs.
 pub(super) struct Life<H> {
@@ -44,8 +44,7 @@ pub(super) async fn run<H: Fn() -> Vec<u8>>(mut life: Life<H>, mut stop: oneshot
         _ = &mut stop => {}
     }
     life.shared.end();
-    life.search.endpoint.close(Code::Gone.into(), b"");
-    let _ = timeout(DROP_TIMEOUT, life.search.endpoint.wait_idle()).await;
+    life.search.close().await;
 }
 
 impl<H: Fn() -> Vec<u8>> Life<H> {

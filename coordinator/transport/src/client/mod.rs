@@ -88,8 +88,7 @@ impl Client {
     /// there for each new session, and must not wait.
     ///
     /// # Errors
-    /// [`TransportError`]: the keys are damaged, there is no address, or the machine has no thread, socket or event
-    /// queue left.
+    /// [`TransportError`]: the keys are damaged, there is no address, or the machine has no thread or event queue left.
     pub fn start(
         join: &JoinFile,
         hello: impl Fn() -> Vec<u8> + Send + 'static,
@@ -107,8 +106,7 @@ impl Client {
         let shared = Arc::new(Shared::default());
         let own = Arc::clone(&shared);
         let (runtime, ()) = Runtime::start("ckpt-network", move |stop| {
-            let endpoint = connect::endpoint(config).map_err(TransportError::Socket)?;
-            let search = connect::Search::new(endpoint, addresses);
+            let search = connect::Search::new(config, addresses);
             Ok(((), life::run(life::Life { search, shared: own, events, hello, timeout: options.timeout }, stop)))
         })?;
         Ok((Self { shared, _runtime: runtime }, receiver))
