@@ -8,7 +8,7 @@ use super::{CONNECTIONS, Connection, ENTRIES, Endpoint, Entry, Ports, Sorted, Ta
 /// The part of the segment that is about addresses.
 #[repr(C, align(4096))]
 pub struct Addresses {
-    /// 0: there is no table. Else the epoch in its upper half, a count in its lower; bit 0 says which table counts. Agent writes.
+    /// First, so that the library finds it by its offset. 0: there is no table. Else the epoch in its upper half, a count in its lower; bit 0 says which table counts. Agent writes.
     generation: AtomicU64,
     tables: [AddressTable; 2],
 }
@@ -105,21 +105,21 @@ impl AddressTable {
     /// As whom programs remember somebody; `None`: as this.
     #[must_use]
     pub fn to_old_peer(&self, new: Endpoint) -> Option<Endpoint> {
-        self.to_old(new, |_| true)
+        self.to_old(new, false)
     }
 
     /// As what programs remember an address of their own; `None`: as this.
     #[must_use]
     pub fn to_old_own(&self, new: Endpoint) -> Option<Endpoint> {
-        self.to_old(new, |entry| entry.own)
+        self.to_old(new, true)
     }
 
     /// The remembered ends (local, remote) of a connection with these real ones.
     #[must_use]
     pub fn connection(&self, real: [Endpoint; 2]) -> Option<[Endpoint; 2]> {
         let cells = used(&self.connections, &self.connections_len);
-        let at = first_not_below(cells.len(), |index| cells.get(index).is_some_and(|cell| cell.load().real < real));
-        cells.get(at).map(ConnectionCell::load).filter(|it| it.real == real).map(|it| it.remembered)
+        let found = cells.get(first_not_below(cells, |cell| cell.real() < real))?.load();
+        (found.real == real).then_some(found.remembered)
     }
 
     /// Whether it holds connections at all: who asks for one needs both its ends.
@@ -137,25 +137,32 @@ impl AddressTable {
 
     fn entry(&self, old: Endpoint) -> Option<Entry> {
         let cells = used(&self.by_old, &self.by_old_len);
-        let at = first_not_below(cells.len(), |index| cells.get(index).is_some_and(|cell| cell.load().old < old));
-        cells.get(at).map(EntryCell::load).filter(|entry| entry.old == old)
+        let found = cells.get(first_not_below(cells, |cell| cell.old() < old))?.load();
+        (found.old == old).then_some(found)
     }
 
-    fn to_old(&self, new: Endpoint, counts: impl Fn(&Entry) -> bool) -> Option<Endpoint> {
-        if new.port != 0
-            && let Some(entry) = self.entries_of(new).find(&counts)
-        {
-            return Some(entry.old);
-        }
-        let whole = || self.entries_of(new.whole()).filter(&counts);
-        let entry = whole().find(|entry| entry.ports.contains(new.port)).or_else(|| whole().next())?;
-        Some(Endpoint { address: entry.old.address, port: new.port })
+    fn to_old(&self, new: Endpoint, own_only: bool) -> Option<Endpoint> {
+        let exact = if new.port == 0 { None } else { self.entry_of(new, 0, own_only) };
+        let entry = exact.or_else(|| self.entry_of(new.whole(), new.port, own_only))?;
+        let port = if entry.old.port == 0 { new.port } else { entry.old.port };
+        Some(Endpoint { address: entry.old.address, port })
     }
 
-    fn entries_of(&self, new: Endpoint) -> impl Iterator<Item = Entry> {
+    /// The entry that leads back from `new`: one whose slice has `port`, else the first.
+    fn entry_of(&self, new: Endpoint, port: u16, own_only: bool) -> Option<Entry> {
         let cells = used(&self.by_new, &self.by_new_len);
-        let at = first_not_below(cells.len(), |index| cells.get(index).is_some_and(|cell| cell.load().new < new));
-        cells.iter().skip(at).map(EntryCell::load).take_while(move |entry| entry.new == new)
+        let mut at = first_not_below(cells, |cell| cell.new() < new);
+        let mut first = None;
+        while let Some(entry) = cells.get(at).map(EntryCell::load).filter(|entry| entry.new == new) {
+            if entry.own || !own_only {
+                if entry.ports.contains(port) {
+                    return Some(entry);
+                }
+                first = first.or(Some(entry));
+            }
+            at += 1;
+        }
+        first
     }
 
     fn store(&self, table: &Sorted<'_>) {
@@ -181,14 +188,19 @@ struct EntryCell([AtomicU64; 6]);
 
 impl EntryCell {
     fn load(&self) -> Entry {
-        let [a, b, c, d, ports, own] = self.0.each_ref().map(|word| word.load(Ordering::Relaxed));
-        let [old, new, first, last] = unpack(ports);
-        Entry {
-            old: Endpoint::of([a, b], old),
-            new: Endpoint::of([c, d], new),
-            ports: Ports { first, last },
-            own: own != 0,
-        }
+        let [_, _, _, _, ports, own] = &self.0;
+        let [_, _, first, last] = unpack(load(ports));
+        Entry { old: self.old(), new: self.new(), ports: Ports { first, last }, own: load(own) != 0 }
+    }
+
+    fn old(&self) -> Endpoint {
+        let [a, b, _, _, ports, _] = &self.0;
+        Endpoint::of([load(a), load(b)], unpack(load(ports))[0])
+    }
+
+    fn new(&self) -> Endpoint {
+        let [_, _, a, b, ports, _] = &self.0;
+        Endpoint::of([load(a), load(b)], unpack(load(ports))[1])
     }
 
     fn store(&self, entry: &Entry) {
@@ -206,12 +218,16 @@ struct ConnectionCell([AtomicU64; 9]);
 
 impl ConnectionCell {
     fn load(&self) -> Connection {
-        let [a, b, c, d, e, f, g, h, ports] = self.0.each_ref().map(|word| word.load(Ordering::Relaxed));
-        let [local, remote, old_local, old_remote] = unpack(ports);
-        Connection {
-            real: [Endpoint::of([a, b], local), Endpoint::of([c, d], remote)],
-            remembered: [Endpoint::of([e, f], old_local), Endpoint::of([g, h], old_remote)],
-        }
+        let [_, _, _, _, a, b, c, d, ports] = &self.0;
+        let [_, _, local, remote] = unpack(load(ports));
+        let remembered = [Endpoint::of([load(a), load(b)], local), Endpoint::of([load(c), load(d)], remote)];
+        Connection { real: self.real(), remembered }
+    }
+
+    fn real(&self) -> [Endpoint; 2] {
+        let [a, b, c, d, _, _, _, _, ports] = &self.0;
+        let [local, remote, _, _] = unpack(load(ports));
+        [Endpoint::of([load(a), load(b)], local), Endpoint::of([load(c), load(d)], remote)]
     }
 
     fn store(&self, connection: &Connection) {
@@ -239,12 +255,12 @@ fn used<'a, T>(cells: &'a [T], len: &AtomicU32) -> &'a [T] {
     cells.get(..len.load(Ordering::Relaxed) as usize).unwrap_or_default()
 }
 
-/// The first of `len` indices that is not below what is looked for.
-fn first_not_below(len: usize, is_below: impl Fn(usize) -> bool) -> usize {
-    let (mut low, mut high) = (0, len);
+/// The first cell that is not below what is looked for.
+fn first_not_below<T>(cells: &[T], is_below: impl Fn(&T) -> bool) -> usize {
+    let (mut low, mut high) = (0, cells.len());
     while low < high {
         let middle = low + (high - low) / 2;
-        if is_below(middle) {
+        if cells.get(middle).is_some_and(&is_below) {
             low = middle + 1;
         } else {
             high = middle;
@@ -253,9 +269,14 @@ fn first_not_below(len: usize, is_below: impl Fn(usize) -> bool) -> usize {
     low
 }
 
+fn load(word: &AtomicU64) -> u64 {
+    word.load(Ordering::Relaxed)
+}
+
 const _: () = {
     assert!(size_of::<EntryCell>() == 48);
     assert!(size_of::<ConnectionCell>() == 72);
+    assert!(offset_of!(Addresses, generation) == 0);
     assert!(offset_of!(Addresses, tables) == 8);
     assert!(offset_of!(AddressTable, by_old) == 16);
 };
