@@ -38,7 +38,8 @@
 //!    target's address. Without entry, 127.0.0.53 say, they are the host's.
 //! 6. A socket bound to the unspecified address keeps it. Where its port was moved, the unspecified address has an own
 //!    exact entry too, besides one for each address by which it is reached.
-//! 7. A Connection is looked for before the entries, by both real ends: getsockname and getpeername of connected sockets.
+//! 7. A Connection is looked for before the entries, by both real ends: getsockname and getpeername of connected sockets. It
+//!    outlives the connection: another one between the same real ends has the right addresses, but ports of the first.
 //!
 //! # Who writes, who reads
 //!

@@ -203,5 +203,5 @@ pub const fn frame_bytes<T>(
 const _: () = {
     assert!(core::mem::offset_of!(Frame<()>, passed) == 48);
     assert!(core::mem::offset_of!(Frame<()>, round) == 96);
-    assert!(size_of::<Frame<u8>>() % 16 == 0);
+    assert!(size_of::<Frame<u8>>().is_multiple_of(16));
 };

@@ -328,7 +328,7 @@ static void measure(const char *address, long calls) {
     char byte = 0;
     for (int what = 0; what < 2; what++) {
         double best = 1e9;
-        for (int round = 0; round < 20; round++) {
+        for (int round = 0; round < 1000; round++) {
             clock_gettime(CLOCK_MONOTONIC, &begin);
             for (long call = 0; call < calls; call++) {
                 if (what == 0) {

@@ -137,7 +137,7 @@ impl AddressTable {
 
     fn entry(&self, old: Endpoint) -> Option<Entry> {
         let cells = used(&self.by_old, &self.by_old_len);
-        let found = cells.get(first_not_below(cells, |cell| cell.old() < old))?.load();
+        let found = cells.get(first_not_below(cells, |cell| cell.old_end() < old))?.load();
         (found.old == old).then_some(found)
     }
 
@@ -151,7 +151,7 @@ impl AddressTable {
     /// The entry that leads back from `new`: one whose slice has `port`, else the first.
     fn entry_of(&self, new: Endpoint, port: u16, own_only: bool) -> Option<Entry> {
         let cells = used(&self.by_new, &self.by_new_len);
-        let mut at = first_not_below(cells, |cell| cell.new() < new);
+        let mut at = first_not_below(cells, |cell| cell.new_end() < new);
         let mut first = None;
         while let Some(entry) = cells.get(at).map(EntryCell::load).filter(|entry| entry.new == new) {
             if entry.own || !own_only {
@@ -190,15 +190,15 @@ impl EntryCell {
     fn load(&self) -> Entry {
         let [_, _, _, _, ports, own] = &self.0;
         let [_, _, first, last] = unpack(load(ports));
-        Entry { old: self.old(), new: self.new(), ports: Ports { first, last }, own: load(own) != 0 }
+        Entry { old: self.old_end(), new: self.new_end(), ports: Ports { first, last }, own: load(own) != 0 }
     }
 
-    fn old(&self) -> Endpoint {
+    fn old_end(&self) -> Endpoint {
         let [a, b, _, _, ports, _] = &self.0;
         Endpoint::of([load(a), load(b)], unpack(load(ports))[0])
     }
 
-    fn new(&self) -> Endpoint {
+    fn new_end(&self) -> Endpoint {
         let [_, _, a, b, ports, _] = &self.0;
         Endpoint::of([load(a), load(b)], unpack(load(ports))[1])
     }

@@ -1,5 +1,5 @@
+use core::net::{IpAddr, SocketAddr};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Mutex;
 use std::vec::Vec;
 use std::{string::ToString, thread};
