@@ -11,7 +11,7 @@ use core::ffi::{c_char, c_int, c_void};
 
 use crate::altstack::Stack;
 use crate::strings::List;
-use crate::{altstack, exec, libc, sockets, spawn, threads};
+use crate::{addresses, altstack, exec, libc, sockets, spawn, threads};
 
 /// A function `name(first, …) -> int` that calls `$to(first, list of the rest)`.
 ///
@@ -49,6 +49,17 @@ macro_rules! exported {
     )*};
 }
 
+/// A function that is one of addresses/through.rs, under its name.
+macro_rules! through {
+    ($($name:ident => $to:path),* $(,)?) => {$(
+        #[unsafe(naked)]
+        #[unsafe(no_mangle)]
+        unsafe extern "C" fn $name() {
+            naked_asm!("jmp {to}", to = sym $to)
+        }
+    )*};
+}
+
 variadic! {
     execl => exec::execl,
     execle => exec::execle,
@@ -79,4 +90,20 @@ exported! {
     sigaltstack(new: *const Stack, old: *mut Stack) => altstack::sigaltstack(new, old),
 
     listen(fd: c_int, backlog: c_int) => sockets::listen(fd, backlog),
+}
+
+through! {
+    accept => addresses::accept,
+    accept4 => addresses::accept4,
+    bind => addresses::bind,
+    connect => addresses::connect,
+    getpeername => addresses::getpeername,
+    getsockname => addresses::getsockname,
+    sendto => addresses::sendto,
+    sendmsg => addresses::sendmsg,
+    sendmmsg => addresses::sendmmsg,
+    recvfrom => addresses::recvfrom,
+    __recvfrom_chk => addresses::recvfrom_chk,
+    recvmsg => addresses::recvmsg,
+    recvmmsg => addresses::recvmmsg,
 }

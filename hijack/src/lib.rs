@@ -8,6 +8,7 @@
 //! commands      what can be asked: facts, pending signals, a twin, an unmapping
 //! twin          a copy-on-write copy of the process that only waits to be read
 //! interrupted   a system call that the signal cut short is made whole again before its caller sees it
+//! addresses     calls of sockets that name an address: programs that were moved go on using what they remember
 //! exports       the functions of libc that guard the signal and keep the job in the environment: exec, spawn, threads,
 //!               altstack; beside them environment, search (PATH), libc and objects (what is behind a wrapper)
 //! ```
@@ -17,6 +18,7 @@
 //! system calls only. Nothing here can panic: the panic handler exists because the compiler asks for one.
 #![cfg_attr(not(test), no_std)]
 
+mod addresses;
 mod altstack;
 mod call;
 mod commands;

@@ -33,6 +33,19 @@ pub fn result(result: isize) -> c_int {
     -1
 }
 
+/// This thread's errno; 0 where there is none.
+pub fn errno() -> c_int {
+    let location = weak!("__errno_location");
+    if location.is_null() {
+        return 0;
+    }
+    // SAFETY: the function has this type in glibc and musl; its result is this thread's errno.
+    unsafe {
+        let location: extern "C" fn() -> *const c_int = core::mem::transmute(location);
+        *location()
+    }
+}
+
 /// The current environment: what `environ` points to. Null before libc has set it.
 pub fn environ() -> List {
     let variable = weak!("environ").cast::<List>();

@@ -13,15 +13,17 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 use crate::libc;
 
 /// A function that a wrapper passes on to; looked for when first used.
+#[repr(C)]
 pub struct Next {
-    name: &'static CStr,
+    /// First: wrappers in assembler read it. Null until it is found.
     address: AtomicPtr<c_void>,
+    name: &'static CStr,
 }
 
 impl Next {
     /// The function of this name.
     pub const fn new(name: &'static CStr) -> Self {
-        Self { name, address: AtomicPtr::new(core::ptr::null_mut()) }
+        Self { address: AtomicPtr::new(core::ptr::null_mut()), name }
     }
 
     /// Its address. One that is missing is looked for again: its library may be loaded later.

@@ -19,7 +19,8 @@ use crate::{call, environment};
 const PATH_BYTES_MAX: usize = FOLDER_MAX + 1 + SEGMENT_FILE.len() + 1;
 const EMFILE: isize = -24;
 
-static MAPPED: AtomicPtr<Segment> = AtomicPtr::new(ptr::null_mut());
+/// Where it is mapped; null: not yet. Wrappers in assembler read it.
+pub static MAPPED: AtomicPtr<Segment> = AtomicPtr::new(ptr::null_mut());
 
 /// The segment, where it is mapped.
 pub fn get() -> Option<&'static Segment> {

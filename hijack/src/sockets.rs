@@ -11,8 +11,7 @@ use core::ffi::c_int;
 
 use hijack_sys::syscall;
 
-use crate::environment;
-use crate::libc;
+use crate::{addresses, environment, libc};
 
 const LISTEN: usize = 50;
 const SETSOCKOPT: usize = 54;
@@ -31,6 +30,7 @@ pub unsafe fn listen(fd: c_int, backlog: c_int) -> c_int {
         // SAFETY: the kernel reads the four bytes of `on`, which outlives the call.
         let _ = unsafe { syscall(SETSOCKOPT, arguments) };
     }
+    addresses::before_listen(fd);
     // SAFETY: numbers only.
     libc::result(unsafe { syscall(LISTEN, [fd as usize, backlog as usize, 0, 0, 0, 0]) })
 }

@@ -2,6 +2,7 @@
 //!
 //! The modules are named after the phases of docs/ARCHITECTURE.md; saving and restoring are neighbours.
 
+pub mod addresses;
 pub mod agent;
 pub mod checkpoint;
 pub mod doctor;

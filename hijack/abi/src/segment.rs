@@ -18,6 +18,8 @@
 use core::mem::{offset_of, size_of};
 use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
 
+use crate::addresses::Addresses;
+
 /// First eight bytes of a segment: "slkwater" read as a little-endian number.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"slkwater");
 /// Slots in a segment: the most threads that one node's part of a job may have (power of two; open addressing by tid).
@@ -86,6 +88,8 @@ pub struct Segment {
     pub ranks: [AtomicU32; RANKS],
     /// One per thread, by open addressing of the tid.
     pub slots: [Slot; SLOTS],
+    /// Where moved programs find what they remember; agent writes.
+    pub addresses: Addresses,
 }
 
 /// `Segment::capture`: who won, the agent that captures or the guardian that frees.
@@ -237,6 +241,7 @@ const _: () = {
     assert!(size_of::<Slot>().is_multiple_of(4096));
     assert!(offset_of!(Segment, epoch) == 16);
     assert!(offset_of!(Segment, ranks) == 64);
+    assert!(offset_of!(Segment, addresses) == offset_of!(Segment, slots) + SLOTS * size_of::<Slot>());
     assert!(offset_of!(Slot, hint) == 40);
     assert!(offset_of!(Slot, thread) == 40 + size_of::<SyscallHint>());
     assert!(size_of::<SyscallHint>() == 80);
