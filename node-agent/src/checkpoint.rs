@@ -29,7 +29,8 @@ pub use error::CheckpointError;
 pub use round::Round;
 
 /// Pauses before a refused job is parked again: a connection to a name service, say, is there for a moment only.
-const REFUSED_PAUSES: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(50), Duration::from_millis(250)];
+const REFUSED_PAUSES: [Duration; 3] =
+    [Duration::from_millis(10), Duration::from_millis(50), Duration::from_millis(250)];
 
 /// Takes one checkpoint of a job on one node.
 ///

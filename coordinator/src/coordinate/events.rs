@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc::Sender;
 use std::thread;
 
+use coordinator_protocol::coordinator::Wish;
 use coordinator_transport::ServerEvent;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use node_agent::guardian::Life;
@@ -29,6 +30,8 @@ pub enum Event {
     Checkpoint {
         /// Where the answers go.
         stream: UnixStream,
+        #[allow(missing_docs)]
+        wish: Wish,
     },
     /// An agent was started on another host, or could not be.
     Started {

@@ -7,7 +7,8 @@ use std::sync::mpsc::Sender;
 use std::thread;
 
 use coordinator_protocol::Answer;
-use coordinator_protocol::node::Order;
+use coordinator_protocol::members::Members;
+use coordinator_protocol::node::{NodeId, Order};
 use coordinator_transport::JoinFile;
 use node_agent::guardian::Life;
 use node_agent::job::{self, JobRecord};
@@ -15,8 +16,8 @@ use node_agent::link::Join;
 
 use super::asks;
 use super::events::Event;
-use super::hosts;
 use super::nodes::Nodes;
+use super::start;
 
 /// All launches of a job.
 pub struct Launches {
@@ -33,6 +34,7 @@ struct Launch {
     line: String,
     /// Who waits for it to be started.
     stream: Option<UnixStream>,
+    ordered: bool,
 }
 
 impl Launches {
@@ -44,14 +46,7 @@ impl Launches {
     }
 
     /// A launcher wants a daemon on `host`.
-    pub fn ask(
-        &mut self,
-        nodes: &mut Nodes,
-        stream: UnixStream,
-        host: &str,
-        options: &[String],
-        line: &str,
-    ) -> Vec<(u32, Order)> {
+    pub fn ask(&mut self, nodes: &mut Nodes, stream: UnixStream, host: &str, options: &[String], line: &str) {
         self.last += 1;
         // A coordinator that is started anew must not give the number again.
         let _ = fs::write(self.folder.join(format!("remote-{}", self.last)), host);
@@ -60,16 +55,24 @@ impl Launches {
             self.start_agent(node, host, options);
             node
         });
-        let launch = Launch { node, line: line.to_owned(), stream: Some(stream) };
+        let launch = Launch { node, line: line.to_owned(), stream: Some(stream), ordered: false };
         self.launches.insert(self.last, launch);
-        if nodes.peer(node).is_some() { vec![self.order(self.last)] } else { Vec::new() }
+    }
+
+    /// Orders that nodes which are there have not had yet.
+    pub fn orders(&mut self, members: &Members) -> Vec<(u32, Order)> {
+        let there = |node: u32| members.all().get(&NodeId(node)).is_some_and(|it| it.session.is_some());
+        let due: Vec<u64> =
+            self.launches.iter().filter(|(_, it)| !it.ordered && there(it.node)).map(|it| *it.0).collect();
+        self.launches.iter_mut().filter(|(id, _)| due.contains(id)).for_each(|(_, it)| it.ordered = true);
+        due.into_iter().map(|id| self.order(id)).collect()
     }
 
     fn start_agent(&self, node: u32, host: &str, options: &[String]) {
         let join = Join { record: JobRecord { node, ..self.record.clone() }, reach: self.join.clone() };
         let (host, options, events) = (host.to_owned(), options.to_vec(), self.events.clone());
         thread::spawn(move || {
-            let result = hosts::start_agent(&host, &options, &join);
+            let result = start::start_agent(&host, &options, &join);
             let _ = events.send(Event::Started { node, result });
         });
     }
@@ -80,8 +83,8 @@ impl Launches {
     }
 
     /// An agent is there: what was asked of its node is ordered, once more perhaps.
-    pub fn note_join(&self, _nodes: &Nodes, node: u32) -> Vec<(u32, Order)> {
-        self.launches.iter().filter(|(_, it)| it.node == node).map(|(id, _)| self.order(*id)).collect()
+    pub fn note_join(&mut self, node: u32) {
+        self.launches.values_mut().filter(|it| it.node == node).for_each(|it| it.ordered = false);
     }
 
     /// An agent was started, or could not be.

@@ -1,35 +1,44 @@
 //! The coordinator: a process of its own beside the agent of the first node, from the moment when there is a second node.
 //!
 //! ```text
-//! ask       the agent of the first node hands on what `ckpt` and `ckpt-rsh` want     (Unix socket in the job's folder)
+//! asks      the agent of the first node hands on what `ckpt` and `ckpt-rsh` want     (Unix socket in the job's folder)
 //! network   agents of all nodes, the first one's too                                 (QUIC)
-//! nodes     which there are · launch  daemons of launchers, and agents for new hosts
+//! machine   coordinator-protocol decides; outputs.rs does what it asks for
+//! launch    daemons of launchers; start: agents on new hosts · commits: generations
 //! ```
 //!
 //! It may be killed: its guardian starts another, which has the same keys and the same port; agents find it again.
 
 use std::error::Error;
 use std::io;
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use coordinator_protocol::node::{Order, Report};
+use coordinator_protocol::coordinator::{Coordinator as Machine, Wish};
+use coordinator_protocol::members::Job;
+use coordinator_protocol::node::{FrameError, Hello, NodeId, Report, TurnedAway, decode};
 use coordinator_transport::{Server, ServerEvent};
 use node_agent::guardian::Life;
 
 mod asks;
+mod commits;
 mod events;
-mod hosts;
 mod launch;
 mod network;
 mod nodes;
+mod outputs;
+mod start;
 
+use asks::Asked;
+use commits::Commits;
 use events::Event;
 use launch::Launches;
 use nodes::Nodes;
 
 /// Name of the coordinator in ps(1).
 const NAME: &std::ffi::CStr = c"ckpt-coordinator";
+/// How long a node may be without contact, beside the time that a session lives on without a connection.
+const AGENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long other nodes may take to say that the job is over there.
 const NODES_END: Duration = Duration::from_secs(10);
 /// How long the last words may take to be received.
@@ -53,64 +62,104 @@ pub fn main(life: &Life) -> ! {
 /// What the coordinator's one thread owns.
 struct Coordinator<'life> {
     life: &'life Life,
+    begun: Instant,
     server: Server,
     events: Receiver<Event>,
+    machine: Machine,
     nodes: Nodes,
     launches: Launches,
+    commits: Commits,
+    asked: Vec<Asked>,
+    /// When the next checkpoint by the clock is due.
+    next: Option<Instant>,
 }
 
 impl<'life> Coordinator<'life> {
     fn begin(life: &'life Life) -> Result<Self, Box<dyn Error>> {
         let (sender, events) = mpsc::channel();
+        let commits = Commits::new(&life.record);
+        let job = Job { id: life.record.job.clone(), life: 0 };
+        let mut machine = Machine::new(job, AGENT_TIMEOUT, std::process::id(), commits.committed());
+        let nodes = Nodes::read(life.folder.path());
+        nodes.all().for_each(|(node, host)| machine.expect(Duration::ZERO, NodeId(node), host));
         let (server, join) = network::start(life, &sender)?;
-        asks::listen(life, &sender)?;
         events::watch(life, &sender)?;
-        Ok(Self { life, server, events, nodes: Nodes::default(), launches: Launches::new(life, join, sender) })
+        asks::listen(life, &sender)?;
+        let every = Some(life.record.every_s).filter(|it| *it > 0).map(Duration::from_secs);
+        let next = every.map(|every| Instant::now() + every);
+        let launches = Launches::new(life, join, sender);
+        let asked = Vec::new();
+        Ok(Self { life, begun: Instant::now(), server, events, machine, nodes, launches, commits, asked, next })
     }
 
     fn run(mut self) {
         loop {
-            match self.events.recv() {
+            let event = self.next_event();
+            let now = self.begun.elapsed();
+            match event {
                 Ok(Event::Network(event)) => self.note(event),
                 Ok(Event::Launch { stream, host, options, line }) => {
-                    let orders = self.launches.ask(&mut self.nodes, stream, &host, &options, &line);
-                    self.send(orders);
+                    self.launches.ask(&mut self.nodes, stream, &host, &options, &line);
                 }
                 Ok(Event::Started { node, result }) => self.launches.note_start(&mut self.nodes, node, result),
-                Ok(Event::Checkpoint { stream }) => asks::refuse(&stream, "checkpoints of several nodes: not yet"),
-                Ok(Event::Over) | Err(_) => return self.end(),
+                Ok(Event::Checkpoint { stream, wish }) => {
+                    let id = self.machine.wish(now, wish);
+                    self.asked.push(Asked::new(id, Some(stream)));
+                }
+                Ok(Event::Over) | Err(RecvTimeoutError::Disconnected) => return self.end(),
+                Err(RecvTimeoutError::Timeout) => self.let_time_pass(),
             }
+            self.put_out();
         }
     }
 
-    fn send(&self, orders: Vec<(u32, Order)>) {
-        for (node, order) in orders {
-            network::send(&self.server, &self.nodes, node, &order);
+    fn next_event(&self) -> Result<Event, RecvTimeoutError> {
+        let machine = self.machine.poll_timeout().map(|at| self.begun + at);
+        let tell = (!self.asked.is_empty()).then(|| Instant::now() + asks::PROGRESS_EVERY);
+        match [machine, self.next, tell].into_iter().flatten().min() {
+            Some(due) => self.events.recv_timeout(due.saturating_duration_since(Instant::now())),
+            None => self.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
         }
+    }
+
+    fn let_time_pass(&mut self) {
+        let now = self.begun.elapsed();
+        self.machine.handle_timeout(now);
+        if self.next.is_some_and(|due| due <= Instant::now()) {
+            let mode = if self.life.record.stop { coordinator_protocol::Mode::Stop } else { Default::default() };
+            let id = self.machine.wish(now, Wish { mode, ..Wish::default() });
+            self.asked.push(Asked::new(id, None));
+            self.next = Some(Instant::now() + Duration::from_secs(self.life.record.every_s));
+        }
+        let told = asks::how_far(self.machine.director());
+        self.asked.iter_mut().for_each(|it| it.tell(&told));
     }
 
     fn note(&mut self, event: ServerEvent) {
+        let now = self.begun.elapsed();
         match event {
-            ServerEvent::Joined { peer, hello, .. } => {
-                let answer = self.nodes.join(peer, &hello, &self.life.record.job);
-                let node = answer.as_ref().ok().copied();
-                network::answer(&self.server, peer, answer.map(drop));
-                if let Some(node) = node {
-                    let orders = self.launches.note_join(&self.nodes, node);
-                    self.send(orders);
+            ServerEvent::Joined { peer, hello, from } => {
+                let session = self.nodes.enter(peer);
+                match decode::<Hello>(&hello) {
+                    Ok(hello) => {
+                        self.machine.handle_hello(now, session, &hello);
+                        if self.machine.members().node_of(session).is_some() {
+                            self.nodes.name(hello.node.0, &hello.host);
+                        }
+                    }
+                    Err(error) => self.machine.turn_away(session, of_another_release(&from.to_string(), &error)),
                 }
             }
             ServerEvent::Message { peer, bytes } => {
-                if let (Some(node), Some(report)) = (self.nodes.of(peer), network::report(&bytes)) {
-                    self.note_report(node, report);
+                let (Some(session), Ok(report)) = (self.nodes.session(peer), decode(&bytes)) else { return };
+                if let Some((node, report)) = self.machine.handle_report(now, session, report) {
+                    self.note_report(node.0, report);
                 }
             }
-            ServerEvent::Lost { peer, reason } => {
-                if let Some((node, host)) = self.nodes.lose(peer) {
-                    self.say(&format!("{host} (node {node}) is lost: {reason}"));
-                }
+            ServerEvent::Lost { peer, .. } | ServerEvent::Left { peer } => {
+                let session = self.nodes.leave(peer);
+                session.into_iter().for_each(|session| self.machine.handle_broken(now, session));
             }
-            ServerEvent::Left { peer } => drop(self.nodes.lose(peer)),
             ServerEvent::Refused { from, reason, count } => {
                 self.say(&format!("refused {count} connections, the last from {from}: {reason}"));
             }
@@ -133,27 +182,42 @@ impl<'life> Coordinator<'life> {
 
     /// The job is over: on all other nodes, too.
     fn end(mut self) {
-        let others: Vec<u32> = self.nodes.others().collect();
-        let reason = "the job has ended".to_owned();
-        self.send(others.into_iter().map(|node| (node, Order::End { reason: reason.clone() })).collect());
+        self.machine.end("the job has ended");
+        self.put_out();
         let until = Instant::now() + NODES_END;
-        while self.nodes.others().next().is_some() && Instant::now() < until {
+        while self.others().next().is_some() && Instant::now() < until {
             match self.events.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(Event::Network(event)) => self.note(event),
                 Ok(_) => {}
                 Err(_) => break,
             }
         }
-        for node in self.nodes.others() {
-            self.say(&format!("{} (node {node}) has not said that the job is over there", self.nodes.host(node)));
+        for host in self.others() {
+            self.say(&format!("{host} has not said that the job is over there"));
         }
         // Who has not heard the last words by then ends by its own time-out.
         let _ = self.server.finish(LAST_WORDS);
     }
 
-    fn say(&self, what: &str) {
-        eprintln!("{}: {what}", self.life.tool);
+    /// Hosts of nodes but the first that are connected.
+    fn others(&self) -> impl Iterator<Item = &str> {
+        let members = self.machine.members().all().iter();
+        members.filter(|(node, it)| node.0 != 0 && it.session.is_some()).map(|(_, it)| it.host.as_str())
     }
+
+    fn say(&self, what: &str) {
+        say(self.life, what);
+    }
+}
+
+fn say(life: &Life, what: &str) {
+    eprintln!("{}: {what}", life.tool);
+}
+
+/// Why a greeting is not understood.
+fn of_another_release(host: &str, error: &FrameError) -> TurnedAway {
+    let theirs = if let FrameError::Version { theirs } = error { *theirs } else { 0 };
+    TurnedAway::Version { host: host.to_owned(), theirs, ours: coordinator_protocol::node::PROTOCOL }
 }
 
 /// For map_err.

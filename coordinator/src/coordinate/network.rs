@@ -4,9 +4,9 @@ use std::error::Error;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc::Sender;
 use std::thread;
+use std::time::Duration;
 
-use coordinator_protocol::node::{Greeting, Order, Report, TurnedAway, Welcome, decode, encode};
-use coordinator_transport::{JoinFile, Keys, Peer, Server, ServerOptions, bind};
+use coordinator_transport::{JoinFile, Keys, Server, ServerOptions, bind};
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 use node_agent::guardian::Life;
@@ -14,10 +14,11 @@ use node_agent::link::Join;
 
 use super::events::Event;
 use super::in_words;
-use super::nodes::Nodes;
 
 /// The job's keys, in its folder.
 const KEYS: &str = "keys.json";
+/// A session without a connection for this long is over; its agent begins another when it can.
+const SESSION: Duration = Duration::from_secs(10);
 
 /// Listens, with the keys and on the port of an earlier coordinator where there was one; writes the join file of the first
 /// node's agent. Returns what other nodes need to join.
@@ -33,7 +34,8 @@ pub fn start(life: &Life, to: &Sender<Event>) -> Result<(Server, JoinFile), Box<
         }
     };
     let port = before.and_then(|it| Some(it.reach.addresses.first()?.port())).unwrap_or(0);
-    let (server, events) = Server::start(bind(port)?, &keys, ServerOptions::default())?;
+    let (server, events) =
+        Server::start(bind(port)?, &keys, ServerOptions { timeout: SESSION, ..ServerOptions::default() })?;
     let to = to.clone();
     thread::spawn(move || events.iter().for_each(|event| drop(to.send(Event::Network(event)))));
     let port = server.local_address().port();
@@ -59,29 +61,4 @@ fn addresses() -> nix::Result<Vec<IpAddr>> {
         IpAddr::V6(it) => !it.is_unicast_link_local(),
     };
     Ok(up.filter_map(ip).filter(usable).collect())
-}
-
-/// Lets an agent in or turns it away.
-pub fn answer(server: &Server, peer: Peer, answer: Result<(), TurnedAway>) {
-    let words = match answer {
-        Ok(()) => {
-            let welcome = Welcome { coordinator: std::process::id(), agent_timeout_ms: 30_000 };
-            encode(&Greeting::Welcome(welcome)).map_err(|error| error.to_string())
-        }
-        Err(reason) => Err(reason.to_string()),
-    };
-    // One that is gone needs no answer.
-    let _ = server.answer(peer, words);
-}
-
-/// Sends an order to a node; one that is not there is missed elsewhere.
-pub fn send(server: &Server, nodes: &Nodes, node: u32, order: &Order) {
-    if let (Some(peer), Ok(bytes)) = (nodes.peer(node), encode(order)) {
-        let _ = server.send(peer, &bytes);
-    }
-}
-
-/// What an agent says; None when it is not understood.
-pub fn report(bytes: &[u8]) -> Option<Report> {
-    decode(bytes).ok()
 }

@@ -1,95 +1,99 @@
-//! Which nodes the job has.
+//! Which host is which node, under all names that launchers and hosts have for it; and sessions as the protocol numbers them.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
 
-use coordinator_protocol::node::{Hello, TurnedAway, decode};
+use coordinator_protocol::members::SessionId;
 use coordinator_transport::Peer;
 
-/// The job's virtual nodes, by number.
+/// In the job's folder: the names of every node that was ever let in, for a coordinator that is started anew.
+const FILE: &str = "nodes.json";
+
+/// Nodes and sessions.
 #[derive(Debug, Default)]
 pub struct Nodes {
-    nodes: BTreeMap<u32, Node>,
-}
-
-#[derive(Debug, Default)]
-struct Node {
-    /// As a launcher named it first; then as it names itself.
-    names: Vec<String>,
-    peer: Option<Peer>,
-    hello: Hello,
+    file: PathBuf,
+    names: BTreeMap<u32, Vec<String>>,
+    peers: BTreeMap<SessionId, Peer>,
+    last_session: u64,
 }
 
 impl Nodes {
-    /// A new node on a host that a launcher has named. Its agent has still to come.
-    pub fn add(&mut self, host: &str) -> u32 {
-        let number = self.nodes.keys().next_back().map_or(1, |last| last + 1);
-        self.nodes.insert(number, Node { names: vec![host.to_owned()], ..Node::default() });
-        number
+    /// As an earlier coordinator has left them.
+    pub fn read(folder: &Path) -> Self {
+        let file = folder.join(FILE);
+        let names = fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        Self { file, names, ..Self::default() }
     }
 
-    /// It did not come.
-    pub fn remove(&mut self, node: u32) {
-        self.nodes.remove(&node);
+    /// All that are known, with the last of their names.
+    pub fn all(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.names.iter().filter_map(|(node, names)| Some((*node, names.last()?.as_str())))
     }
 
     /// The node on a host.
     pub fn on(&self, host: &str) -> Option<u32> {
-        self.nodes.iter().find(|(_, it)| it.names.iter().any(|name| name == host)).map(|(number, _)| *number)
+        self.names.iter().find(|(_, names)| names.iter().any(|name| name == host)).map(|(node, _)| *node)
     }
 
-    /// An agent is there; which node it is, or why it is turned away.
-    pub fn join(&mut self, peer: Peer, hello: &[u8], job: &str) -> Result<u32, TurnedAway> {
-        let hello: Hello = decode(hello).map_err(|_| version())?;
-        if hello.job != job {
-            return Err(TurnedAway::Job { host: hello.host, theirs: hello.job, ours: job.to_owned() });
+    /// A new node on a host that a launcher has named; its agent has still to come.
+    pub fn add(&mut self, host: &str) -> u32 {
+        let node = self.names.keys().next_back().map_or(1, |last| last + 1);
+        self.name(node, host);
+        node
+    }
+
+    /// It did not come.
+    pub fn remove(&mut self, node: u32) {
+        self.names.remove(&node);
+        self.write();
+    }
+
+    /// A node calls itself so, too.
+    pub fn name(&mut self, node: u32, host: &str) {
+        let names = self.names.entry(node).or_default();
+        if !names.iter().any(|name| name == host) {
+            names.push(host.to_owned());
+            self.write();
         }
-        let number = hello.node.0;
-        let node = self.nodes.entry(number).or_default();
-        if node.peer.is_some() && node.hello.guardian != hello.guardian {
-            return Err(TurnedAway::Taken {
-                host: hello.host,
-                node: hello.node,
-                holder: node.hello.host.clone(),
-                guardian: node.hello.guardian,
-            });
+    }
+
+    fn write(&self) {
+        // What cannot be written is missed only by a coordinator that follows this one; it hears of its nodes from them.
+        if let Ok(text) = serde_json::to_vec(&self.names) {
+            let fresh = self.file.with_extension("new");
+            let _ = fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, &self.file));
         }
-        if !node.names.contains(&hello.host) {
-            node.names.push(hello.host.clone());
-        }
-        (node.peer, node.hello) = (Some(peer), hello);
-        Ok(number)
-    }
-
-    /// Number of the node with which there is this session.
-    pub fn of(&self, peer: Peer) -> Option<u32> {
-        self.nodes.iter().find(|(_, it)| it.peer == Some(peer)).map(|(number, _)| *number)
-    }
-
-    /// The session with a node.
-    pub fn peer(&self, node: u32) -> Option<Peer> {
-        self.nodes.get(&node)?.peer
-    }
-
-    /// A session is over; number and host of its node.
-    pub fn lose(&mut self, peer: Peer) -> Option<(u32, String)> {
-        let number = self.of(peer)?;
-        let host = self.host(number);
-        self.nodes.get_mut(&number)?.peer = None;
-        Some((number, host))
     }
 
     /// How a node is called.
     pub fn host(&self, node: u32) -> String {
-        self.nodes.get(&node).and_then(|it| it.names.last().cloned()).unwrap_or_else(|| format!("node {node}"))
+        self.names.get(&node).and_then(|names| names.last().cloned()).unwrap_or_else(|| format!("node {node}"))
     }
 
-    /// Nodes but the first that are there.
-    pub fn others(&self) -> impl Iterator<Item = u32> + '_ {
-        self.nodes.iter().filter(|(number, it)| **number != 0 && it.peer.is_some()).map(|(number, _)| *number)
+    /// A session begins.
+    pub fn enter(&mut self, peer: Peer) -> SessionId {
+        self.last_session += 1;
+        let session = SessionId(self.last_session);
+        self.peers.insert(session, peer);
+        session
     }
-}
 
-/// A hello that is not understood.
-fn version() -> TurnedAway {
-    TurnedAway::Version { host: "an agent".into(), theirs: 0, ours: coordinator_protocol::node::PROTOCOL }
+    /// It is over.
+    pub fn leave(&mut self, peer: Peer) -> Option<SessionId> {
+        let session = self.session(peer)?;
+        self.peers.remove(&session);
+        Some(session)
+    }
+
+    #[allow(missing_docs)]
+    pub fn session(&self, peer: Peer) -> Option<SessionId> {
+        self.peers.iter().find(|(_, it)| **it == peer).map(|(session, _)| *session)
+    }
+
+    #[allow(missing_docs)]
+    pub fn peer(&self, session: SessionId) -> Option<Peer> {
+        self.peers.get(&session).copied()
+    }
 }

@@ -5,11 +5,13 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use coordinator_protocol::node::{Greeting, Hello, NodeId, Order, Report, decode, encode};
+use coordinator_protocol::node::{Greeting, Hello, NodeId, Order, Report, Round, decode, encode};
+use coordinator_protocol::round::{Deed, Deputy, DeputyOutput, Done};
 use coordinator_transport::{Client, ClientEvent, ClientOptions};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -24,20 +26,38 @@ const COMES_UP: Duration = Duration::from_secs(10);
 /// How often that is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
+/// A session that is broken for longer is given up and begun anew: shorter than a node may be without contact.
+const SESSION: Duration = Duration::from_secs(10);
+/// How long the coordinator may be out of reach before the job is given up on this node, unless it says otherwise.
+const ALONE: Duration = Duration::from_secs(35);
+/// How long the last words may take, when the node's part in the job is over.
+const LAST_WORDS: Duration = Duration::from_millis(400);
+
 /// What reaches the link.
-enum Input {
+pub(super) enum Input {
     Network(ClientEvent),
     /// The guardian has started daemons, or some have ended.
     Daemons,
+    /// The worker has done or seen something for a round.
+    Done(Round, Done),
+    /// The agent ends; who asks waits for the answer.
+    Leave(Sender<()>),
 }
 
 /// The link's state.
 struct Link<'life> {
     life: &'life Life,
     client: Client,
+    deputy: Deputy,
+    /// What the next greeting is to say.
+    hello: Arc<Mutex<Hello>>,
+    deeds: Sender<Deed>,
+    begun: Instant,
     /// Daemons of which the coordinator has been told, in this session.
     told: BTreeMap<u64, Daemon>,
     welcome: bool,
+    /// When the node is given up, if nothing is heard until then.
+    given_up: Option<Instant>,
 }
 
 impl Agent<'_> {
@@ -45,19 +65,35 @@ impl Agent<'_> {
     pub(super) fn link(&self) {
         let Some(join) = self.wait_for_coordinator() else { return };
         let (inputs, received) = mpsc::channel();
-        let life = self.life;
-        let hello = hello(life);
-        let started = Client::start(&join.reach, move || encode(&hello).unwrap_or_default(), ClientOptions::default());
+        let (deeds, to_do) = mpsc::channel();
+        *lock(&self.inputs) = Some(inputs.clone());
+        let hello = Arc::new(Mutex::new(hello(self.life)));
+        let said = Arc::clone(&hello);
+        let options = ClientOptions { timeout: SESSION, ..ClientOptions::default() };
+        let started = Client::start(&join.reach, move || encode(&*lock(&said)).unwrap_or_default(), options);
         let (client, events) = match started {
             Ok(started) => started,
-            Err(error) => return eprintln!("{}: cannot look for the coordinator: {error}", life.tool),
+            Err(error) => return eprintln!("{}: cannot look for the coordinator: {error}", self.life.tool),
         };
+        let (life, begun) = (self.life, Instant::now());
         thread::scope(|scope| {
-            let network = inputs.clone();
+            let (network, guardian) = (inputs.clone(), inputs.clone());
             scope.spawn(move || events.iter().for_each(|event| drop(network.send(Input::Network(event)))));
-            scope.spawn(move || watch_guardian(life, &inputs));
-            Link { life, client, told: BTreeMap::new(), welcome: false }.run(&received);
+            scope.spawn(move || watch_guardian(life, &guardian));
+            scope.spawn(move || self.work(&to_do, &inputs));
+            let deputy = Deputy::new(Duration::ZERO);
+            let told = BTreeMap::new();
+            Link { life, client, deputy, hello, deeds, begun, told, welcome: false, given_up: None }.run(&received);
         });
+    }
+
+    /// Says goodbye to the coordinator, where there is one.
+    pub(super) fn take_leave(&self) {
+        let Some(inputs) = lock(&self.inputs).clone() else { return };
+        let (answer, answered) = mpsc::channel();
+        if inputs.send(Input::Leave(answer)).is_ok() {
+            let _ = answered.recv_timeout(LAST_WORDS * 2);
+        }
     }
 
     fn wait_for_coordinator(&self) -> Option<Join> {
@@ -115,33 +151,76 @@ fn watch_guardian(life: &Life, inputs: &Sender<Input>) {
 
 impl Link<'_> {
     fn run(mut self, inputs: &Receiver<Input>) {
-        for input in inputs {
-            let done = match input {
-                Input::Network(event) => self.note(event),
-                Input::Daemons => self.tell_of_daemons(),
+        loop {
+            let done = match self.next(inputs) {
+                Ok(Input::Network(event)) => self.note(event),
+                Ok(Input::Daemons) => self.tell_of_daemons(),
+                Ok(Input::Done(round, done)) => {
+                    let now = self.now();
+                    self.deputy.handle_done(now, round, done);
+                    Ok(())
+                }
+                Ok(Input::Leave(answer)) => {
+                    // One that does not hear it notices soon enough.
+                    let _ = self.client.finish(LAST_WORDS);
+                    let _ = answer.send(());
+                    return;
+                }
+                Err(RecvTimeoutError::Timeout) => self.let_time_pass(),
+                Err(RecvTimeoutError::Disconnected) => return,
             };
-            if let Err(error) = done {
+            if let Err(error) = done.and_then(|()| self.put_out()) {
                 eprintln!("{}: {error}", self.life.tool);
             }
         }
     }
 
+    fn next(&self, inputs: &Receiver<Input>) -> Result<Input, RecvTimeoutError> {
+        let deputy = self.deputy.poll_timeout().map(|at| self.begun + at);
+        match [deputy, self.given_up].into_iter().flatten().min() {
+            Some(due) => inputs.recv_timeout(due.saturating_duration_since(Instant::now())),
+            None => inputs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        }
+    }
+
+    fn let_time_pass(&mut self) -> io::Result<()> {
+        let now = self.now();
+        self.deputy.handle_timeout(now);
+        match self.given_up {
+            Some(due) if due <= Instant::now() => {
+                self.given_up = None;
+                self.leave("no contact with the coordinator for too long")
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn note(&mut self, event: ClientEvent) -> io::Result<()> {
+        let now = self.now();
         match event {
             ClientEvent::Welcomed { welcome, fresh } => {
-                if let Ok(Greeting::TurnedAway(reason)) = decode(&welcome) {
-                    return self.leave(&reason.to_string());
+                match decode(&welcome) {
+                    Ok(Greeting::TurnedAway(reason)) => return self.leave(&reason.to_string()),
+                    Ok(Greeting::Welcome(welcome)) => self.deputy.handle_connected(now, &welcome),
+                    Err(error) => return Err(io::Error::other(error)),
                 }
-                self.welcome = true;
+                (self.welcome, self.given_up) = (true, None);
                 if fresh {
                     self.told.clear();
                 }
                 self.tell_of_daemons()
             }
             ClientEvent::Message { bytes } => self.obey(decode(&bytes).map_err(io::Error::other)?),
-            ClientEvent::Broken { .. } => Ok(()),
+            ClientEvent::Broken { .. } => {
+                self.deputy.handle_disconnected(now);
+                self.given_up.get_or_insert(Instant::now() + ALONE);
+                Ok(())
+            }
+            ClientEvent::Lost { .. } => {
+                self.welcome = false;
+                Ok(())
+            }
             ClientEvent::TurnedAway { reason } => self.leave(&reason),
-            ClientEvent::Lost { reason } => self.leave(&format!("no contact with the coordinator: {reason}")),
             ClientEvent::Ended => self.leave("the job is over"),
         }
     }
@@ -153,8 +232,28 @@ impl Link<'_> {
                 self.wake_guardian()
             }
             Order::End { reason } => self.leave(&reason),
-            _ => Ok(()),
+            order => {
+                let now = self.now();
+                self.deputy.handle_order(now, order);
+                Ok(())
+            }
         }
+    }
+
+    /// What the deputy wants done and said.
+    fn put_out(&mut self) -> io::Result<()> {
+        let mut said = Ok(());
+        while let Some(output) = self.deputy.poll_output() {
+            match output {
+                DeputyOutput::Do(deed) => drop(self.deeds.send(deed)),
+                // What is not heard is said again after the next greeting.
+                DeputyOutput::Send(report) if self.welcome => said = self.report(&report),
+                DeputyOutput::Tell(to, message) if self.welcome => said = self.report(&Report::Relay { to, message }),
+                DeputyOutput::Send(_) | DeputyOutput::Tell(..) => {}
+            }
+        }
+        lock(&self.hello).standing = self.deputy.standing().clone();
+        said
     }
 
     /// Nothing more will be heard of the coordinator: the job is over on this node, unless it began here.
@@ -195,5 +294,10 @@ impl Link<'_> {
     fn report(&self, report: &Report) -> io::Result<()> {
         let bytes = encode(report).map_err(io::Error::other)?;
         self.client.send(&bytes).map_err(io::Error::other)
+    }
+
+    /// Since this agent's link began.
+    fn now(&self) -> Duration {
+        self.begun.elapsed()
     }
 }

@@ -4,6 +4,7 @@
 //! in the ledger or on the board.
 
 use std::os::fd::AsFd;
+use std::sync::mpsc::Sender;
 use std::sync::{Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ mod context;
 mod link;
 mod orphaned;
 mod relay;
+mod round;
 mod serve;
 
 pub use context::CheckpointContext;
@@ -35,6 +37,8 @@ struct Agent<'life> {
     guardian: u32,
     /// Held while a checkpoint is taken.
     round: Mutex<()>,
+    /// How the link is reached, once there is one.
+    inputs: Mutex<Option<Sender<link::Input>>>,
     /// Set, and told, when other nodes are wanted.
     wanted: (Mutex<bool>, Condvar),
     /// Those that wait for an answer, to be told when the job ends.
@@ -62,7 +66,14 @@ pub fn main(life: &Life, next: Option<&dyn NextLife>) -> ! {
     if let Some(next) = next {
         come_back(life, next);
     }
-    let agent = Agent { life, guardian, round: Mutex::new(()), wanted: Default::default(), waiting: Mutex::default() };
+    let agent = Agent {
+        life,
+        guardian,
+        round: Mutex::new(()),
+        inputs: Mutex::default(),
+        wanted: Default::default(),
+        waiting: Mutex::default(),
+    };
     thread::scope(|scope| {
         scope.spawn(|| agent.announce_ranks());
         scope.spawn(|| agent.link());
@@ -129,6 +140,7 @@ impl<'life> Agent<'life> {
     /// The job has ended: whoever waits is told.
     fn leave(&self) -> ! {
         serve::tell_all(&self.waiting, "the job ended before the checkpoint was committed");
+        self.take_leave();
         if !self.is_one_of_many() {
             checkpoint::clear_unfinished(&self.life.record.dir);
         }

@@ -63,9 +63,9 @@ impl Across {
         Ok(Self { ends })
     }
 
-    /// Own and other address of each.
-    pub fn edges(&self) -> impl Iterator<Item = (SocketAddr, SocketAddr)> {
-        self.ends.iter().map(|it| (it.local, it.remote))
+    /// Own and other address of each, in their order, and a process that holds it.
+    pub fn edges(&self) -> impl Iterator<Item = (SocketAddr, SocketAddr, u32)> {
+        self.ends.iter().map(|it| (it.local, it.remote, it.holder.0))
     }
 
     /// What has not arrived yet. Acknowledgements that this node's kernel holds back for the others are sent.
@@ -97,4 +97,3 @@ pub(super) fn leads_elsewhere(sockets: &Sockets, local: SocketAddr, remote: Sock
         || sockets.all_tcp()?.contains_key(&(remote, local));
     Ok(!here)
 }
-

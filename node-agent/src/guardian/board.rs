@@ -24,6 +24,8 @@ pub struct Board {
     coordinator: AtomicU32,
     /// 1: other nodes are wanted, so there has to be a coordinator.
     wants_coordinator: AtomicU32,
+    /// 1: another node is lost, so the job cannot go on.
+    node_lost: AtomicU32,
     /// 1: the job is over on this node, whatever runs here.
     over: AtomicU32,
 }
@@ -141,6 +143,17 @@ impl Board {
     #[must_use]
     pub fn coordinator(&self) -> u32 {
         self.coordinator.load(Ordering::Acquire)
+    }
+
+    /// Another node is lost; the caller then wakes the guardian.
+    pub fn lose_node(&self) {
+        self.node_lost.store(1, Ordering::Release);
+    }
+
+    /// Whether one is.
+    #[must_use]
+    pub fn node_is_lost(&self) -> bool {
+        self.node_lost.load(Ordering::Acquire) == 1
     }
 
     /// The job is over on this node; the caller then wakes the guardian.

@@ -28,6 +28,9 @@ const AGENT_GOES: Duration = Duration::from_millis(500);
 /// How long the coordinator may take to end the job on other nodes; longer than its own patience with them.
 const COORDINATOR_GOES: Duration = Duration::from_secs(15);
 
+/// Exit code when the job cannot go on.
+const FAILED: i32 = 1;
+
 /// The loop's state.
 pub(super) struct Guardian<'life> {
     life: &'life Life,
@@ -96,6 +99,10 @@ impl<'life> Guardian<'life> {
     fn note_wishes(&mut self) {
         if self.life.board.is_over() && self.life.root == Root::Elsewhere {
             self.ended = Some(0);
+            return;
+        }
+        if self.life.board.node_is_lost() {
+            self.ended = Some(FAILED << 8);
             return;
         }
         if self.daemons.start_new(self.life.tool, self.life.folder.path(), self.inherited) {

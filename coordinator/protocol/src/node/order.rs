@@ -40,6 +40,9 @@ pub enum Order {
     Capture {
         #[allow(missing_docs)]
         round: Round,
+        /// Node of the other end of each edge that this node has reported, edges in the order of (local, remote); this
+        /// node itself where nobody in the job has the other end.
+        peers: Vec<NodeId>,
     },
     /// Barrier 2 is passed: let everybody go, then write from the twins.
     Resume {

@@ -54,6 +54,15 @@ impl Matching {
         self.edges.get(&name).filter(|(_, edge)| edge.state != EdgeState::Orphan).map(|(node, _)| *node)
     }
 
+    /// For [`crate::node::Order::Capture`].
+    pub(super) fn peers(&self, of: NodeId) -> Vec<NodeId> {
+        let other = |name: &Name| self.edges.get(&name.reverse()).map_or(of, |(node, _)| *node);
+        let mine = self.edges.iter().filter(|(_, (node, _))| *node == of);
+        let mut peers: Vec<_> = mine.map(|(name, (_, edge))| ((edge.local, edge.remote), other(name))).collect();
+        peers.sort_unstable();
+        peers.into_iter().map(|(_, peer)| peer).collect()
+    }
+
     /// Once all are known.
     pub(super) fn unmatched(&self) -> Unmatched {
         let mut found = Unmatched::default();

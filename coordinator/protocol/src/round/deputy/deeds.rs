@@ -46,8 +46,9 @@ pub enum Deed {
     Settle(Round, Flow, u64),
     /// The sender's node has all bytes of this incoming stream: forget that it is owed to anybody.
     Delivered(Round, Flow),
-    /// Capture; streams that were read out from the ledger and nowhere else. → [`Done::Captured`]
-    Capture(Round),
+    /// Capture; streams that were read out from the ledger and nowhere else. The nodes are those of [`crate::node::Order::Capture`].
+    /// → [`Done::Captured`]
+    Capture(Round, Vec<NodeId>),
     /// Put bytes back, let everybody go. → [`Done::Resumed`]
     Resume(Round),
     /// Write, sync, read back. → [`Done::Progress`] every second, [`Done::Written`]

@@ -178,7 +178,7 @@ impl Deputy {
             Order::Outside { round, edges } if self.is_in(round, Stage::Flushing) => {
                 self.deed(Deed::Leave(round, edges));
             }
-            Order::Capture { round } if self.is_in(round, Stage::Flushed) => self.capture(now),
+            Order::Capture { round, peers } if self.is_in(round, Stage::Flushed) => self.capture(now, peers),
             Order::Resume { round } if self.is_in(round, Stage::Captured) && !self.stays_parked() => {
                 self.enter(Stage::Resuming);
                 self.deed(Deed::Resume(round));
@@ -260,7 +260,7 @@ impl Deputy {
         self.deed(Deed::Park(park));
     }
 
-    fn capture(&mut self, now: Duration) {
+    fn capture(&mut self, now: Duration, peers: Vec<NodeId>) {
         let Some(park) = &self.park else { return };
         self.link.lease_from(now, &park.deadlines);
         // Barrier 1: whoever sends here has all that was read out for it, or it would not have said that it is flushed.
@@ -268,7 +268,7 @@ impl Deputy {
             self.deed(Deed::Delivered(self.standing.round, flow));
         }
         self.enter(Stage::Capturing);
-        self.deed(Deed::Capture(self.standing.round));
+        self.deed(Deed::Capture(self.standing.round, peers));
     }
 
     fn committed(&mut self, round: Round) {

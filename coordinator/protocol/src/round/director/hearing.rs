@@ -63,7 +63,7 @@ impl Director {
                 self.name_holders(Some(node));
             }
             Step::Park => self.name_holders(Some(node)),
-            Step::Capture => self.send(node, Order::Capture { round }),
+            Step::Capture => self.send_capture(node),
             Step::Write => self.send(node, self.after_barrier()),
             _ => {}
         }
@@ -140,8 +140,14 @@ impl Director {
             self.step = Step::Capture;
             self.until = Some(now + capture_within(&self.park.deadlines));
             self.barriers += 1;
-            self.send_all(&Order::Capture { round: self.park.round });
+            let nodes: Vec<NodeId> = self.seats.iter().filter(|(_, seat)| !seat.lost).map(|(node, _)| node).collect();
+            nodes.into_iter().for_each(|node| self.send_capture(node));
         }
+    }
+
+    fn send_capture(&mut self, node: NodeId) {
+        let peers = self.matching.peers(node);
+        self.send(node, Order::Capture { round: self.park.round, peers });
     }
 
     fn captured(&mut self, now: Duration, node: NodeId) {

@@ -22,7 +22,11 @@ pub fn start_agent(host: &str, options: &[String], join: &Join) -> Result<(), St
     let ckpt = std::env::current_exe().map_err(|error| format!("cannot find out where ckpt lies: {error}"))?;
     let rsh = rsh();
     let mut command = Command::new(&rsh[0]);
-    command.args(&rsh[1..]).args(options).arg(host).arg(format!("exec {} agent --join -", quoted(&ckpt.display().to_string())));
+    command
+        .args(&rsh[1..])
+        .args(options)
+        .arg(host)
+        .arg(format!("exec {} agent --join -", quoted(&ckpt.display().to_string())));
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| format!("cannot run {}: {error}", rsh[0]))?;
     let text = serde_json::to_vec(join).map_err(|error| error.to_string())?;
