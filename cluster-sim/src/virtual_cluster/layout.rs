@@ -115,7 +115,7 @@ impl Layout {
         let host_key = make_key(&server.join("host_key"))?;
         let user_key = make_key(&client.join("id_ed25519"))?;
         write(&server.join("sshd_config"), SSHD_CONFIG, 0o644)?;
-        write(&server.join("known_hosts"), &format!("n*,10.77.0.*,fd77::* {host_key}"), 0o644)?;
+        write(&server.join("known_hosts"), &format!("n*,10.77.0.*,fd77::*,localhost,127.*,::1 {host_key}"), 0o644)?;
         write(&client.join("authorized_keys"), &user_key, 0o600)?;
         write(&client.join("config"), SSH_CONFIG, 0o600)?;
         for name in ["", "id_ed25519", "id_ed25519.pub", "authorized_keys", "config"] {

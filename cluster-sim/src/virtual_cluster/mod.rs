@@ -74,11 +74,10 @@ impl Cluster {
         leftovers::clear(&layout, &Cgroups::make(&name, Hierarchies::All))?;
         let groups = Cgroups::make(&name, options.hierarchies);
         let network = layout.write(&options).and_then(|()| Network::start(&groups, &layout));
-        let network = network.map_err(|error| {
+        let network = network.inspect_err(|_| {
             // What went wrong is what the caller wants to hear, not that something cannot be taken back either.
             let _ = groups.remove();
             let _ = layout.remove();
-            error
         })?;
         let nodes = Mutex::new((0..options.nodes).map(|_| None).collect());
         let cluster = Cluster { nodes, network, groups, layout, options, lock: Some(lock) };

@@ -80,6 +80,12 @@ ip route add default via "$GATEWAY"
 ulimit -l unlimited 2>/dev/null || echo "memory locking stays limited to $(ulimit -l) KiB"
 ulimit -n "$(ulimit -Hn)"
 /usr/sbin/sshd -f /run/ssh/sshd_config </dev/null
+# It goes into the background before it listens, and says here that it does.
+for ((look = 0; look < 2000; look++)); do
+    [ -s /run/sshd.pid ] && break
+    sleep 0.01
+done
+[ -s /run/sshd.pid ] || { echo "sshd does not listen"; exit 1; }
 for daemon in "$ETC"/daemons/*; do
     if [ -e "$daemon" ]; then bash "$daemon" </dev/null; fi
 done
