@@ -60,9 +60,11 @@ impl Network {
     }
 
     /// Gives a node its interface `eth0`, and the bridge a port for it.
-    pub fn attach(&self, node: &str, init: Identity) -> Result<(), ClusterError> {
-        let (port, pid) = (port(node), init.pid.to_string());
-        self.ip(&["link", "add", "name", &port, "type", "veth", "peer", "name", "eth0", "netns", &pid])?;
+    pub fn attach(&self, node: &str, number: u32, init: Identity) -> Result<(), ClusterError> {
+        // The same hardware address in every life, as a machine has it: its peers go on asking for the old one for a minute.
+        let (port, pid, hardware) = (port(node), init.pid.to_string(), format!("02:77:00:00:00:{number:02x}"));
+        let peer = ["peer", "name", "eth0", "address", &hardware, "netns", &pid];
+        self.ip(&[&["link", "add", "name", &port, "type", "veth"], peer.as_slice()].concat())?;
         self.plug(node)
     }
 

@@ -49,7 +49,7 @@ pub fn start(number: u32, layout: &Layout, groups: &Cgroups, network: &Network) 
     // Recorded before anything else may fail: whoever comes after us must find it.
     let entered = entered.and_then(|()| {
         write(&layout.records().join(format!("{}.pid", node.name)), &node.init.to_record(), 0o644)?;
-        network.attach(&node.name, node.init)?;
+        network.attach(&node.name, number, node.init)?;
         let stdin = node.outer.stdin.as_mut();
         let told = stdin.map_or(Ok(()), |stdin| std::io::Write::write_all(stdin, b"eth0 is there\n"));
         // It has ended if it does not read; `wait_up` says so with its log.
