@@ -17,8 +17,8 @@ use crate::program::compile;
 const WORK: &str = "/srv/work";
 /// The longest that a short line may take.
 const LINE_LIMIT: Duration = Duration::from_secs(60);
-/// What launchers and MPIs are told: start daemons by ssh even where Slurm seems to be, share two cores among many ranks
-/// without binding or spinning, and leave alone what hangs by itself over many virtual interfaces.
+/// What launchers and MPIs are told: start daemons by ssh, share a few cores among many ranks without binding or spinning, and
+/// for windows between nodes not to take Debian's osc/ucx, which dies without RDMA.
 const ENVIRONMENT: [(&str, &str); 6] = [
     ("OMPI_MCA_plm", "rsh"),
     ("OMPI_MCA_rmaps_base_oversubscribe", "1"),

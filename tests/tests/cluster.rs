@@ -2,6 +2,7 @@
 //!
 //! `cargo xtask test` runs this program as root, which makes the nodes; what runs on them is an ordinary user.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -179,6 +180,18 @@ fn without_cgroups_freezing_is_refused() {
 }
 
 #[test]
+fn daemons_start_at_boot() {
+    let daemons = vec!["sleep 600 & echo $NODE >/var/log/daemon".to_owned()];
+    let nodes = Nodes::with(Options { daemons, ..Nodes::options("daemons", 2) });
+    assert_eq!(std::fs::read_to_string(nodes.cluster.logs(2).join("daemon")).unwrap(), "n2\n");
+    drop(nodes);
+    let daemons = vec!["echo there is no such daemon >&2; exit 3".to_owned()];
+    let refused = Cluster::up(Options { daemons, ..Nodes::options("daemons", 2) }).map(drop);
+    let text = refused.unwrap_err().to_string();
+    assert!(text.contains("did not start: ") && text.contains("there is no such daemon"), "{text}");
+}
+
+#[test]
 fn a_delayed_node() {
     let nodes = Nodes::up("delay", 2);
     let ask = "exec 3<>/dev/tcp/n2/22; read -r words <&3; ss -Htin '( dport = :22 )' | grep -o 'rtt:[0-9]*'";
@@ -194,38 +207,62 @@ fn a_delayed_node() {
     shows("a quick answer", || rtt_ms() < 80);
 }
 
-/// All that a cluster could leave on the host.
-fn traces() -> Vec<String> {
+/// What of a cluster is on the host: interfaces and mounts in its own namespaces, cgroups, and those of `namespaces` that live.
+fn traces(folder: &Path, namespaces: &[String]) -> Vec<String> {
     let lines = |program: &str, arguments: &[&str]| {
         let said = Command::new(program).args(arguments).output().unwrap();
         String::from_utf8_lossy(&said.stdout).lines().map(str::to_owned).collect::<Vec<_>>()
     };
-    let groups = lines("find", &["/sys/fs/cgroup", "-maxdepth", "2", "-name", "slackwater-cluster-*"]);
-    let links = lines("ip", &["-brief", "link"]);
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap().lines().map(str::to_owned).collect();
-    let spaces = lines("lsns", &["--noheadings", "--output", "NS,TYPE"]);
-    [groups, links, mounts, spaces].concat()
+    let links = lines("ip", &["-brief", "link"]).into_iter().filter(|line| line.starts_with(['v', 'b']));
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mounts = mounts.lines().filter(|line| line.contains(folder.to_str().unwrap())).map(str::to_owned);
+    let live = lines("lsns", &["--noheadings", "--output", "NS"]);
+    let live = live.iter().map(|number| number.trim().to_owned()).filter(|number| namespaces.contains(number));
+    links.chain(mounts).chain(sorted(&live.collect::<Vec<_>>())).collect()
+}
+
+/// The name of the cgroup in which pid 1 of n1 is, as the host sees it.
+fn group_of(folder: &Path) -> String {
+    let record = std::fs::read_to_string(folder.join("run/n1.pid")).unwrap();
+    let pid = Identity::from_record(&record).unwrap().pid;
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let ours = groups.split('/').find(|part| part.starts_with("slackwater-cluster-"));
+    ours.unwrap_or_else(|| panic!("n1 is in none of the cluster's groups: {groups}")).to_owned()
+}
+
+fn sorted(words: &[String]) -> Vec<String> {
+    let mut words = words.to_vec();
+    words.sort();
+    words.dedup();
+    words
 }
 
 #[test]
 fn nothing_is_left() {
-    let before = traces();
     let options = Nodes::options("traces", 2);
     let folder = options.scratch.clone();
+    let before = traces(&folder, &[]);
     let nodes = Nodes::with(options);
-    let uid = works(&nodes.line(1, "id -u")).parse().unwrap();
+    let numbers = "for space in mnt uts ipc net pid cgroup; do readlink /proc/self/ns/$space | tr -dc '0-9\\n'; done";
+    let of = |node| works(&nodes.line(node, numbers)).lines().map(str::to_owned).collect::<Vec<_>>();
+    let namespaces = [of(1), of(2)].concat();
+    let group = group_of(&folder);
     let mut sleeper = nodes.start("sleeper", 2, "sleep 600 & setsid sleep 601 & echo $$; wait");
     sleeper.wait_for("its start", |text| text.ends_with('\n'));
-    let sleeps = nodes.cluster.processes_of(uid).into_iter().filter(|it| it.node == 2 && it.name == "sleep");
-    assert!(sleeps.count() == 2 && traces() != before);
+    let uid = works(&nodes.line(1, "id -u")).parse().unwrap();
+    let asleep = || nodes.cluster.processes_of(uid).iter().filter(|it| it.node == 2 && it.name == "sleep").count() == 2;
+    shows("two processes on n2", asleep);
+    let during = traces(&folder, &namespaces);
+    assert_eq!(during, [before.clone(), sorted(&namespaces)].concat(), "the host sees namespaces and nothing else");
     nodes.kill_all();
     assert!(!sleeper.wait().success());
     nodes.assert_quiet();
     drop(nodes);
     assert!(!folder.exists(), "{} is left", folder.display());
     // The kernel takes namespaces down in its own time.
-    let left = || traces().into_iter().filter(|trace| !before.contains(trace)).collect::<Vec<_>>();
-    assert!(until(SHOW_LIMIT, || left().is_empty().then_some(())).is_some(), "left: {:?}", left());
+    shows("the end of all namespaces", || traces(&folder, &namespaces) == before);
+    let groups = Command::new("find").args(["/sys/fs/cgroup", "-maxdepth", "2", "-name", &group]).output().unwrap();
+    assert!(groups.stdout.is_empty(), "left: {}", String::from_utf8_lossy(&groups.stdout));
 }
 
 /// For [`a_killed_cluster_is_cleared`], which runs this in a process of its own and kills it.

@@ -56,18 +56,18 @@ for number in "${!places[@]}"; do
     mount --move "/run/keep/$number" "$to"
 done
 
-# /sys shows the interfaces of this network namespace, the groups below it those of this cgroup namespace. The latter are
-# there for who looks for them, and not everywhere.
+# /sys shows the interfaces of this network namespace, the groups below it those of this cgroup namespace, laid out
+# as on a machine with version 2 only, or as on a hybrid one.
 mount -t sysfs sysfs /sys
-if [ -n "$CGROUPS" ]; then
+case $CGROUPS in
+v2) mount -t cgroup2 cgroup2 /sys/fs/cgroup ;;
+*v1*)
     mount -t tmpfs -o mode=755 tmpfs /sys/fs/cgroup
-    for version in $CGROUPS; do
-        case $version in
-        v2) mkdir /sys/fs/cgroup/unified && mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified ;;
-        v1) mkdir /sys/fs/cgroup/freezer && mount -t cgroup -o freezer cgroup /sys/fs/cgroup/freezer ;;
-        esac
-    done
-fi
+    mkdir /sys/fs/cgroup/freezer
+    mount -t cgroup -o freezer cgroup /sys/fs/cgroup/freezer
+    if [[ $CGROUPS == *v2* ]]; then mkdir /sys/fs/cgroup/unified && mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified; fi
+    ;;
+esac
 
 # The maker moves eth0 in and says so.
 read -r _

@@ -1,6 +1,7 @@
 //! One node: a process tree in namespaces of its own.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -45,18 +46,7 @@ pub fn start(number: u32, layout: &Layout, groups: &Cgroups, network: &Network) 
     groups.add(&name)?;
     let outer = spawn(number, layout, groups)?;
     let mut node = Node { name, init: NOBODY, network: PathBuf::new(), outer, frozen: false };
-    let entered = find_init(&mut node, layout);
-    // Recorded before anything else may fail: whoever comes after us must find it.
-    let entered = entered.and_then(|()| {
-        write(&layout.records().join(format!("{}.pid", node.name)), &node.init.to_record(), 0o644)?;
-        network.attach(&node.name, number, node.init)?;
-        let stdin = node.outer.stdin.as_mut();
-        let told = stdin.map_or(Ok(()), |stdin| std::io::Write::write_all(stdin, b"eth0 is there\n"));
-        // It has ended if it does not read; `wait_up` says so with its log.
-        let _ = told;
-        Ok(())
-    });
-    match entered {
+    match enter(&mut node, number, layout, network) {
         Ok(()) => Ok(node),
         Err(error) => {
             let _ = node.end(layout, groups, network);
@@ -151,6 +141,19 @@ fn spawn(number: u32, layout: &Layout, groups: &Cgroups) -> Result<Child, Cluste
     command.env("ADDRESS6", format!("{}/{PREFIX_V6}", address_v6(number))).env("GATEWAY", GATEWAY.to_string());
     command.stdin(Stdio::piped()).stdout(out).stderr(err);
     command.spawn().map_err(|source| ClusterError::Start { command: spoken(&command), source })
+}
+
+/// Finds pid 1 of a node that was spawned, and gives it its network.
+fn enter(node: &mut Node, number: u32, layout: &Layout, network: &Network) -> Result<(), ClusterError> {
+    find_init(node, layout)?;
+    // Recorded before anything else may fail: whoever comes after us must find it.
+    write(&layout.records().join(format!("{}.pid", node.name)), &node.init.to_record(), 0o644)?;
+    network.attach(&node.name, number, node.init)?;
+    if let Some(stdin) = &mut node.outer.stdin {
+        // One that does not read has ended; `wait_up` says so with its log.
+        let _ = stdin.write_all(b"eth0 is there\n");
+    }
+    Ok(())
 }
 
 /// Waits for the child of `unshare`, which has been in the new namespaces from its first moment.
