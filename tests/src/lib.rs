@@ -6,8 +6,10 @@
 //!
 //! `cargo xtask test` installs the product and the MPIs and says by environment where they are. Nothing is skipped: what
 //! is missing fails with the remedy. Every wait has a limit, and what a test starts it ends, found by a mark in its
-//! environment, whatever namespaces it has entered since.
+//! environment, whatever namespaces it has entered since. [`Nodes`] is a cluster of virtual nodes, for tests that run as root
+//! and whose jobs run as the nodes' user.
 
+mod cluster;
 mod ground;
 mod job;
 mod leftovers;
@@ -16,6 +18,7 @@ mod program;
 mod shell;
 mod three_ways;
 
+pub use cluster::{Life, Nodes};
 pub use ground::{RESTART_LIMIT, RUN_LIMIT, disk, full, prefix, scratch, until};
 pub use job::{Cost, Job, Said, ckpt, tail};
 pub use leftovers::{Mark, processes};

@@ -58,7 +58,7 @@ impl Mpi {
         launched
     }
 
-    fn compiler(self) -> String {
+    pub(crate) fn compiler(self) -> String {
         match self {
             Mpi::OpenMpi | Mpi::OpenMpiTcp => "mpicc.openmpi".into(),
             Mpi::OpenMpi5 => told("SLACKWATER_OPENMPI5").join("mpicc").display().to_string(),

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Which crates of ours a crate may depend on.
-const ARROWS: [(&str, &[&str]); 13] = [
-    ("coordinator", &["coordinator-protocol", "node-agent", "node-agent-image"]),
+const ARROWS: [(&str, &[&str]); 14] = [
+    ("cluster-sim", &[]),
+    ("coordinator", &["coordinator-protocol", "coordinator-transport", "hijack-abi", "node-agent", "node-agent-image"]),
     ("coordinator-protocol", &[]),
     ("coordinator-transport", &[]),
     ("hijack", &["hijack-abi", "hijack-sys"]),
@@ -18,11 +19,18 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("interconnect-drain", &[]),
     (
         "node-agent",
-        &["coordinator-protocol", "hijack-abi", "interconnect-drain", "node-agent-image", "node-agent-proc"],
+        &[
+            "coordinator-protocol",
+            "coordinator-transport",
+            "hijack-abi",
+            "interconnect-drain",
+            "node-agent-image",
+            "node-agent-proc",
+        ],
     ),
     ("node-agent-image", &[]),
     ("node-agent-proc", &[]),
-    ("tests", &[]),
+    ("tests", &["cluster-sim"]),
     ("xtask", &[]),
 ];
 /// Crates that run inside an application process: no dependency from outside at all.

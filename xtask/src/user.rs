@@ -44,6 +44,11 @@ impl User {
         self.environment.insert(name.into(), value.into());
     }
 
+    /// The variables that were set, as `NAME=VALUE`.
+    pub fn variables(&self) -> impl Iterator<Item = String> {
+        self.environment.iter().map(|(name, value)| format!("{name}={value}"))
+    }
+
     /// A command that will run as this user, with HOME in `home` and an otherwise plain environment.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>, home: &Path) -> Command {
         let mut command = Command::new(program);
