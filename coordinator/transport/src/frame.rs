@@ -1,9 +1,11 @@
 //! Frames on a connection's one stream: length (4 bytes, little-endian, of what follows), kind (1), body.
 //!
-//!     client                                   server
-//!     Open {session, begun, received, hello} →
-//!                                            ← Opened {received}      or Unknown, and the client opens another
-//!     Data {number, item, bytes}, Ack {received} in both directions, until the connection ends
+//! ```text
+//! client                                   server
+//! Open {session, begun, received, hello} →
+//!                                        ← Opened {received}      or Unknown, and the client opens another
+//! Data {number, item, bytes}, Ack {received} in both directions, until the connection ends
+//! ```
 
 use quinn::{ReadError, ReadExactError, RecvStream};
 use thiserror::Error;

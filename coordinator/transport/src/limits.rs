@@ -15,12 +15,12 @@ pub const INBOX_BYTES_MAX: usize = 16 << 20;
 pub const MESSAGE_OVERHEAD_BYTES: usize = 64;
 /// Agents of one coordinator, at most: ten thousand, and those of them that have come back in a new session.
 pub const SESSIONS_MAX: usize = 16_384;
-/// Connections that have not shown a key yet, at most; each has some 50 KB. What is one too many is not answered and an
+/// Connections that have not shown a key yet, at most; each has some 30 KB. What is one too many is not answered and an
 /// honest client asks again by itself.
 pub const HANDSHAKES_AT_ONCE_MAX: usize = 512;
 /// An honest handshake is done in a few round trips: one that is older than this has to go when others want in.
 pub const HANDSHAKE_GRACE: Duration = Duration::from_secs(1);
-/// New connections in a second, at most: each costs about half a millisecond of computing.
+/// New connections in a second, at most: each costs somewhat below a millisecond of computing.
 pub const HANDSHAKES_PER_SECOND_MAX: u32 = 500;
 /// From a connection's first datagram to its session, at most. Long enough for a node that swaps.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

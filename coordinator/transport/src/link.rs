@@ -148,3 +148,102 @@ impl Link {
 
 /// Bytes of an encoded item beside its payload.
 const HEAD: usize = 4 + 1 + 8 + 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two of them, and what has arrived at the second.
+    #[derive(Default)]
+    struct Pair {
+        here: Link,
+        there: Link,
+        arrived: Vec<Vec<u8>>,
+    }
+
+    impl Pair {
+        /// A connection on which so many frames of ours, then so many of theirs, get through.
+        fn connect(&mut self, to_there: usize, to_here: usize, now: Instant) {
+            let (here, there) = (self.here.received(), self.there.received());
+            self.here.rewind(there).expect("it was sent");
+            self.there.rewind(here).expect("it was sent");
+            for frame in frames(&mut self.here, now).into_iter().take(to_there) {
+                if let Frame::Data { number, item, bytes } = frame {
+                    self.there.accept(number, item, bytes.len(), now).expect("the next one");
+                    self.arrived.push(bytes);
+                }
+            }
+            for frame in frames(&mut self.there, now + ACK_DELAY).into_iter().take(to_here) {
+                if let Frame::Ack { received } = frame {
+                    self.here.acknowledge(received).expect("it was sent");
+                }
+            }
+        }
+    }
+
+    fn frames(link: &mut Link, now: Instant) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        while let Step::Write(written) = link.step(now) {
+            frames.extend(written.iter().map(|frame| Frame::decode(frame[4..].to_vec()).expect("a frame")));
+        }
+        frames
+    }
+
+    #[test]
+    fn whatever_of_it_gets_through_each_item_arrives_once_and_in_order() {
+        let now = Instant::now();
+        for seed in 0..200_usize {
+            let mut pair = Pair::default();
+            for turn in 0..20_usize {
+                for number in turn * 5..(turn + 1) * 5 {
+                    pair.here.push(Item::Message, &number.to_le_bytes()).expect("room");
+                }
+                let chance = (seed + 1).wrapping_mul(2_654_435_761).wrapping_mul(turn + 1) >> 7;
+                pair.connect(chance % 9, chance / 9 % 2, now);
+            }
+            pair.connect(usize::MAX, usize::MAX, now);
+            let expected: Vec<Vec<u8>> = (0..100_usize).map(|number| number.to_le_bytes().to_vec()).collect();
+            assert_eq!(pair.arrived, expected, "seed {seed}");
+            assert_eq!((pair.here.outbox.len(), pair.here.outbox_bytes), (0, 0), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_an_error() {
+        let mut link = Link::default();
+        link.push(Item::Message, b"one").expect("room");
+        assert_eq!(link.acknowledge(1), Err(FrameError::NeverSent { got: 1, sent: 0 }), "not written yet");
+        assert_eq!(link.rewind(2), Err(FrameError::NeverSent { got: 2, sent: 1 }));
+        let now = Instant::now();
+        assert_eq!(link.accept(2, Item::Message, 0, now), Err(FrameError::OutOfOrder { got: 2, expected: 1 }));
+        link.accept(1, Item::Message, 0, now).expect("the next one");
+        assert_eq!(link.accept(1, Item::Message, 0, now), Err(FrameError::OutOfOrder { got: 1, expected: 2 }));
+    }
+
+    #[test]
+    fn the_outbox_has_a_limit_but_an_end_fits_and_nothing_after_it() {
+        let mut link = Link::default();
+        let message = vec![0; MESSAGE_BYTES_MAX];
+        (0..3).for_each(|_| link.push(Item::Message, &message).expect("room"));
+        let bytes = 3 * (MESSAGE_BYTES_MAX + MESSAGE_OVERHEAD_BYTES);
+        assert_eq!(link.push(Item::Message, &message), Err(SendError::Full { bytes }));
+        link.push(Item::End, &[]).expect("an end always fits");
+        assert_eq!(link.push(Item::End, &[]), Err(SendError::Over));
+        assert_eq!(link.push(Item::Message, &[]), Err(SendError::Over));
+    }
+
+    #[test]
+    fn an_acknowledgement_waits_for_company_but_not_for_long() {
+        let (mut link, now) = (Link::default(), Instant::now());
+        assert_eq!(link.step(now), Step::Wait(None));
+        assert_eq!(link.accept(1, Item::Message, 10, now), Ok(true));
+        assert_eq!(link.accept(2, Item::Message, 10, now), Ok(false), "the writer waits already");
+        assert_eq!(link.step(now), Step::Wait(Some(now + ACK_DELAY)));
+        link.push(Item::Message, b"company").expect("room");
+        assert_eq!(frames(&mut link, now).last(), Some(&Frame::Ack { received: 2 }));
+        link.accept(3, Item::Message, ACK_BYTES, now).expect("the next one");
+        assert_eq!(frames(&mut link, now), [Frame::Ack { received: 3 }], "many bytes do not wait");
+        link.accept(4, Item::End, 0, now).expect("the next one");
+        assert_eq!(frames(&mut link, now), [Frame::Ack { received: 4 }], "nor does an end");
+    }
+}

@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use coordinator_transport::limits::{INBOX_BYTES_MAX, MESSAGE_BYTES_MAX, OUTBOX_BYTES_MAX};
-use coordinator_transport::{Client, ClientEvent, Keys, RecvError, SendError, Server, ServerEvent, bind};
+use coordinator_transport::{
+    Client, ClientEvent, ClientOptions, Keys, RecvError, SendError, Server, ServerEvent, ServerOptions, bind,
+};
 
 use common::relay::{Relay, Weather};
 use common::*;
@@ -138,8 +140,8 @@ fn bad_weather_and_breaks_lose_and_double_nothing() {
             server.send(peer, &numbered(number)).expect("room");
         }
         while !relay.is_cut() || here.broken == here.back || there.broken == there.back {
-            events.recv_timeout(POLL).map_or((), |event| here.at_server(event));
-            client_events.recv_timeout(POLL).map_or((), |event| there.at_client(event));
+            events.recv_timeout(POLL).into_iter().for_each(|event| here.at_server(event));
+            client_events.recv_timeout(POLL).into_iter().for_each(|event| there.at_client(event));
         }
         relay.cut(false);
     }
@@ -183,14 +185,16 @@ fn a_server_started_anew_on_the_same_port_gets_a_fresh_session() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("keys");
     Keys::make("job").expect("keys").write(&path).expect("written");
-    let served = serve(&Keys::read(&path).expect("read"), LONG);
+    let options = || ServerOptions { timeout: LONG, idle: LONG, ..ServerOptions::default() };
+    let served = Server::start(socket(), &Keys::read(&path).expect("read"), options()).expect("a server");
     let address = served.0.local_address();
     let relay = Relay::new(address, 1);
     let asked = Arc::new(AtomicU32::new(0));
     let counter = Arc::clone(&asked);
     let hello = move || counter.fetch_add(1, Ordering::SeqCst).to_le_bytes().to_vec();
     let join = Keys::read(&path).expect("read").join_file(vec![relay.address]);
-    let (client, client_events) = Client::start(&join, hello, client_options(LONG)).expect("a client");
+    let patient = ClientOptions { idle: LONG, ..client_options(LONG) };
+    let (client, client_events) = Client::start(&join, hello, patient).expect("a client");
     welcome(&served.0, &served.1, b"first");
     assert_eq!(next(&client_events), ClientEvent::Welcomed { welcome: b"first".to_vec(), fresh: true });
     // As if it was killed: it says nothing any more.
@@ -198,9 +202,13 @@ fn a_server_started_anew_on_the_same_port_gets_a_fresh_session() {
     client.send(b"never seen").expect("room");
     drop(served);
     let socket = std::net::UdpSocket::bind(address).expect("the same port");
-    let (server, events) = serve_on(socket, &Keys::read(&path).expect("read"), LONG);
+    let (server, events) = Server::start(socket, &Keys::read(&path).expect("read"), options()).expect("a server");
     relay.cut(false);
-    assert!(matches!(next(&client_events), ClientEvent::Broken { .. }));
+    // It has the old one's keys, so it can say at once that it does not know the connection.
+    match next(&client_events) {
+        ClientEvent::Broken { reason } => assert!(reason.ends_with("(started anew)"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
     match next(&events) {
         ServerEvent::Joined { peer, hello, .. } => {
             assert_eq!(hello, (asked.load(Ordering::SeqCst) - 1).to_le_bytes(), "it was asked for this session");
@@ -278,9 +286,12 @@ fn who_does_not_take_its_messages_slows_the_sender_and_nobody_else() {
         taken
     };
     until("what it does not take is on its side", || {
-        !more() && sent.get() as usize >= (INBOX_BYTES_MAX + OUTBOX_BYTES_MAX >> 20) - 2
+        !more() && sent.get() as usize >= ((INBOX_BYTES_MAX + OUTBOX_BYTES_MAX) >> 20) - 2
     });
-    (0..20).for_each(|_| drop((more(), std::thread::sleep(POLL))));
+    for _ in 0..20 {
+        more();
+        std::thread::sleep(POLL);
+    }
     assert!(matches!(served.0.send(peer, &part(0)), Err(SendError::Full { .. })));
     assert!(sent.get() as usize <= most, "{} parts are somewhere", sent.get());
     served.0.send(other_peer, b"and you?").expect("room for others");

@@ -91,8 +91,8 @@ impl Hub {
         match answer {
             Ok(welcome) => member.session.push(Item::Welcome, &welcome)?,
             Err(reason) => {
-                let end = reason.floor_char_boundary(REASON_BYTES_MAX);
-                member.session.push(Item::TurnedAway, reason[..end].as_bytes())?;
+                let reason = &reason.as_bytes()[..reason.len().min(REASON_BYTES_MAX)];
+                member.session.push(Item::TurnedAway, reason)?;
                 state.stage = Stage::Closing;
                 return Ok(());
             }
