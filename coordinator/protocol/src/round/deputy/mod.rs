@@ -102,6 +102,12 @@ impl Deputy {
         if self.standing.stage.is_over() { None } else { Some(self.standing.round) }
     }
 
+    /// No bytes are owed to this node or by it.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.streams.is_settled()
+    }
+
     /// Streams whose senders are here; what the shell may want to look up for its ledger.
     #[must_use]
     pub const fn outgoing(&self) -> &BTreeMap<Flow, Outgoing> {

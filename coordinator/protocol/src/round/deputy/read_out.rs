@@ -49,7 +49,9 @@ impl Deputy {
         for outgoing in self.streams.outgoing.values_mut() {
             (outgoing.accepted, outgoing.emptied) = (outgoing.kept, false);
         }
-        self.streams.incoming.values_mut().for_each(|it| (it.sent, it.kept, it.rest) = (0, 0, it.total.is_some()));
+        for incoming in self.streams.incoming.values_mut().filter(|it| !it.is_settled()) {
+            (incoming.sent, incoming.kept, incoming.rest) = (0, 0, incoming.total.is_some());
+        }
         let flows: Vec<Flow> = self.unsettled().map(|(flow, _)| flow).collect();
         self.deed(Deed::Watch(round, flows));
         self.recall(now);
@@ -196,19 +198,15 @@ impl Deputy {
 
     fn was_kept(&mut self, now: Duration, flow: Flow, upto: u64) {
         let Some(incoming) = self.streams.incoming.get_mut(&flow) else { return };
-        let (before, kept) = (incoming.is_settled(), incoming.kept);
+        let kept = incoming.kept;
         incoming.kept = kept.max(upto.min(incoming.read));
         incoming.sent = incoming.sent.max(incoming.kept);
-        let (delivered, moves) = (incoming.is_settled() && !before, incoming.kept > kept);
-        if delivered {
-            self.deed(Deed::Delivered(self.standing.round, flow));
-        }
-        if moves {
+        if incoming.kept > kept {
             // What gets on need not be said again.
             self.streams.resend_at = None;
         }
         self.pump(now);
-        self.try_free();
+        self.try_deliver(flow);
     }
 
     fn was_emptied(&mut self, now: Duration, sender: NodeId, flow: Flow) {
@@ -259,13 +257,13 @@ impl Deputy {
     }
 
     fn was_untouched(&mut self, now: Duration, holder: NodeId, flow: Flow) {
-        let Some(outgoing) = self.streams.outgoing.get(&flow) else { return };
+        let Some(outgoing) = self.streams.outgoing.get_mut(&flow) else { return };
         if outgoing.settled || outgoing.accepted > 0 || outgoing.holder != Some(holder) {
             return;
         }
-        self.streams.outgoing.remove(&flow);
+        outgoing.total = Some(0);
+        self.try_settle(flow);
         self.fail(now, format!("{holder} could not read out the stream {} → {}", flow.from, flow.to));
-        self.try_free();
     }
 
     fn have_read(&mut self, now: Duration, flow: Flow, upto: u64, all: bool) {
@@ -276,9 +274,16 @@ impl Deputy {
             incoming.total = Some(upto);
             let sender = incoming.sender;
             self.tell(sender, Between::Total { round, flow, bytes: upto });
+            self.try_deliver(flow);
         }
         self.pump(now);
-        self.schedule(now);
+    }
+
+    fn try_deliver(&mut self, flow: Flow) {
+        if self.streams.is_delivered_now(flow) {
+            self.deed(Deed::Delivered(self.standing.round, flow));
+            self.try_free();
+        }
     }
 
     /// Asks for bytes of incoming streams that may go on their way.

@@ -1,0 +1,3 @@
+//! Many nodes on one machine.
+
+pub mod sim;
