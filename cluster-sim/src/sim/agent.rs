@@ -214,6 +214,7 @@ impl World {
             }
             Deed::Watch(_, flows) => {
                 agent.watch.single = flows.into_iter().collect();
+                agent.watch.flush_until = None;
                 self.look(key);
             }
             Deed::Capture(_) if stage == Stage::Capturing => self.capture(key, round),

@@ -77,7 +77,6 @@ impl World {
             self.agent(key).into_iter().for_each(|agent| agent.watch.flush_until = None);
             self.done(key, round, Done::Failed(format!("{busy} connections do not run empty")));
         }
-        // Streams that were reported go on being watched when the round is called off.
     }
 
     fn is_still(&mut self, key: AgentKey, flow: Flow, moved: u64) -> bool {

@@ -51,7 +51,7 @@ pub(super) fn between(message: &Between) -> String {
     match message {
         Between::ReadOut { .. } => format!("ReadOut {name}"),
         Between::Bytes { offset, bytes, .. } => format!("Bytes {name}: {} from {offset}", bytes.len()),
-        Between::Kept { upto: u64::MAX, .. } => format!("Kept {name}: all"),
+        Between::Settled { .. } => format!("Settled {name}"),
         Between::Kept { upto, .. } => format!("Kept {name}: {upto}"),
         Between::Emptied { .. } => format!("Emptied {name}"),
         Between::Total { bytes, .. } => format!("Total {name}: {bytes}"),

@@ -60,7 +60,7 @@ pub struct Incoming {
     pub rest: bool,
     /// How many there are, once the rest is read.
     pub total: Option<u64>,
-    /// The ledger says that the sender's node has them all.
+    /// The sender's node has them all, and knows that they are all.
     pub delivered: bool,
 }
 
@@ -145,14 +145,6 @@ impl Streams {
             *flow
         })
         .collect()
-    }
-
-    /// Whether that has just become true of an incoming stream.
-    pub(super) fn is_delivered_now(&mut self, flow: Flow) -> bool {
-        let Some(incoming) = self.incoming.get_mut(&flow) else { return false };
-        let now = !incoming.delivered && incoming.total == Some(incoming.kept);
-        incoming.delivered |= now;
-        now
     }
 
     /// The next bytes of an incoming stream that may go on their way; they count as sent from now on.

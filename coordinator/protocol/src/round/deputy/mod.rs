@@ -67,7 +67,7 @@ impl Deputy {
             park: None,
             edges: Vec::new(),
             stuck: BTreeMap::new(),
-            streams: Streams { outgoing, incoming, ..Streams::default() },
+            streams: if holds { Streams { outgoing, incoming, ..Streams::default() } } else { Streams::default() },
             quiet: false,
             freeing_asked: false,
             released: true,
