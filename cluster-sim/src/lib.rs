@@ -1,6 +1,8 @@
 //! Many nodes on one machine.
 //!
-//! [`virtual_cluster`] makes nodes out of namespaces; the real programs run on them as on machines of their own, and the
-//! nodes can be killed, powered off, cut from the network and frozen.
+//! [`sim`] runs the protocol's machines under one virtual clock, with faults and seeds; [`virtual_cluster`] makes nodes out of
+//! namespaces, on which the real programs run as on machines of their own, and which can be killed, powered off, cut from
+//! the network and frozen.
 
+pub mod sim;
 pub mod virtual_cluster;

@@ -8,7 +8,7 @@ use std::process::Command;
 
 /// Which crates of ours a crate may depend on.
 const ARROWS: [(&str, &[&str]); 14] = [
-    ("cluster-sim", &[]),
+    ("cluster-sim", &["coordinator-protocol"]),
     ("coordinator", &["coordinator-protocol", "coordinator-transport", "hijack-abi", "node-agent", "node-agent-image"]),
     ("coordinator-protocol", &[]),
     ("coordinator-transport", &[]),

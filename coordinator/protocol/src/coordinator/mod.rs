@@ -97,6 +97,12 @@ impl Coordinator {
         self.current.as_ref().and_then(|it| it.director.as_ref())
     }
 
+    /// How many wishes wait for their turn.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.wishes.len() + usize::from(self.current.is_some())
+    }
+
     /// Asks for a checkpoint. The outcome comes as [`CoordinatorOutput::Outcome`].
     pub fn wish(&mut self, now: Duration, wish: Wish) -> WishId {
         let id = WishId(self.next_wish);

@@ -10,7 +10,8 @@
 //!   its send queue is empty
 //!        ─────────────────────────────── Emptied ──────────→ takes the rest
 //!        ←────────────────────────────── Total{bytes} ──────
-//!   all of it is kept: settled
+//!   notes in its ledger: that is all
+//!        ─────────────────────────────── Settled ──────────→ owes nothing any more
 //! ```
 //!
 //! From *settled* on the sender's node can put everything back by itself, with no agent, no coordinator and no peer: it is
@@ -69,6 +70,13 @@ pub enum Between {
         #[allow(missing_docs)]
         bytes: u64,
     },
+    /// Sender's node → receiver's node: the ledger has all of it, and that it is all. Nothing is owed any more.
+    Settled {
+        #[allow(missing_docs)]
+        round: Round,
+        #[allow(missing_docs)]
+        flow: Flow,
+    },
     /// Sender's node → receiver's node: the round is called off. Read to the end what you have begun; begin nothing.
     Recall {
         #[allow(missing_docs)]
@@ -95,6 +103,7 @@ impl Between {
             | Self::Kept { round, flow, .. }
             | Self::Emptied { round, flow }
             | Self::Total { round, flow, .. }
+            | Self::Settled { round, flow }
             | Self::Recall { round, flow }
             | Self::Untouched { round, flow } => (*round, *flow),
         }

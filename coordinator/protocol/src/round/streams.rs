@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::node::{CHUNK_BYTES_MAX, Flow, NodeId, Standing};
+use crate::node::{CHUNK_BYTES_MAX, Flow, NodeId, Stage, Standing};
 
 /// What was not answered for this long is said again: a relayed word can get lost with either session.
 pub const RESEND: Duration = Duration::from_millis(500);
@@ -60,19 +60,21 @@ pub struct Incoming {
     pub rest: bool,
     /// How many there are, once the rest is read.
     pub total: Option<u64>,
+    /// The sender's node has them all, and knows that they are all.
+    pub delivered: bool,
 }
 
 impl Incoming {
     /// A stream that is to be read out.
     #[must_use]
     pub const fn begun(sender: NodeId) -> Self {
-        Self { sender, read: 0, sent: 0, kept: 0, rest: false, total: None }
+        Self { sender, read: 0, sent: 0, kept: 0, rest: false, total: None, delivered: false }
     }
 
     /// Every byte that was read out is in the sender's ledger.
     #[must_use]
-    pub fn is_settled(&self) -> bool {
-        self.total == Some(self.kept)
+    pub const fn is_settled(&self) -> bool {
+        self.delivered
     }
 }
 
@@ -106,6 +108,15 @@ impl Remains {
     /// The guardian must not let anybody go yet: only the next agent can bring the bytes of these streams together.
     #[must_use]
     pub fn holds(&self) -> bool {
+        // Barrier 1 was passed: every sender's node has all that is owed to it.
+        let passed = matches!(
+            self.standing.stage,
+            Stage::Capturing | Stage::Captured | Stage::Resuming | Stage::Writing | Stage::Written | Stage::Done
+        );
+        !passed && self.owes()
+    }
+
+    fn owes(&self) -> bool {
         self.outgoing.values().any(|it| !it.is_settled()) || self.incoming.values().any(|it| !it.is_settled())
     }
 }
@@ -128,10 +139,9 @@ impl Streams {
 
     /// Barrier 1 was passed: whoever sends here has all that was read out for it, or would not have said that it is flushed.
     pub(super) fn deliver_all(&mut self) -> Vec<Flow> {
-        let open = self.incoming.iter_mut().filter(|(_, it)| !it.is_settled());
+        let open = self.incoming.iter_mut().filter(|(_, it)| !it.delivered);
         open.map(|(flow, it)| {
-            it.kept = it.total.unwrap_or(it.read);
-            it.total = Some(it.kept);
+            it.delivered = true;
             *flow
         })
         .collect()

@@ -67,7 +67,7 @@ impl Deputy {
             park: None,
             edges: Vec::new(),
             stuck: BTreeMap::new(),
-            streams: Streams { outgoing, incoming, ..Streams::default() },
+            streams: if holds { Streams { outgoing, incoming, ..Streams::default() } } else { Streams::default() },
             quiet: false,
             freeing_asked: false,
             released: true,
@@ -100,6 +100,12 @@ impl Deputy {
     #[must_use]
     pub const fn round(&self) -> Option<Round> {
         if self.standing.stage.is_over() { None } else { Some(self.standing.round) }
+    }
+
+    /// No bytes are owed to this node or by it.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.streams.is_settled()
     }
 
     /// Streams whose senders are here; what the shell may want to look up for its ledger.

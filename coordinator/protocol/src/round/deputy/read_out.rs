@@ -18,6 +18,7 @@ impl Deputy {
             Between::Kept { upto, .. } => self.was_kept(now, flow, upto),
             Between::Emptied { .. } => self.was_emptied(now, from, flow),
             Between::Total { bytes, .. } => self.has_total(from, flow, bytes),
+            Between::Settled { .. } => self.was_settled(flow),
             Between::Recall { .. } => self.was_recalled(now, from, flow),
             Between::Untouched { .. } => self.was_untouched(now, from, flow),
         }
@@ -49,9 +50,9 @@ impl Deputy {
         for outgoing in self.streams.outgoing.values_mut() {
             (outgoing.accepted, outgoing.emptied) = (outgoing.kept, false);
         }
-        self.streams.incoming.values_mut().for_each(|it| (it.sent, it.kept, it.rest) = (0, 0, it.total.is_some()));
-        let flows: Vec<Flow> = self.unsettled().map(|(flow, _)| flow).collect();
-        self.deed(Deed::Watch(round, flows));
+        for incoming in self.streams.incoming.values_mut().filter(|it| !it.is_settled()) {
+            (incoming.sent, incoming.kept, incoming.rest) = (0, 0, incoming.total.is_some());
+        }
         self.recall(now);
         self.pump(now);
     }
@@ -59,6 +60,11 @@ impl Deputy {
     /// The round is called off: asks for the rest of what was begun.
     pub(super) fn recall(&mut self, now: Duration) {
         self.streams.outgoing.retain(|_, it| it.holder.is_some());
+        // Whoever was watching them may have given up: that is why the round is called off, perhaps.
+        let full: Vec<Flow> = self.unsettled().filter(|(_, it)| !it.emptied).map(|(flow, _)| flow).collect();
+        if !full.is_empty() {
+            self.deed(Deed::Watch(self.standing.round, full));
+        }
         self.ask_again();
         self.schedule(now);
     }
@@ -67,9 +73,13 @@ impl Deputy {
     pub(super) fn resend(&mut self, now: Duration) {
         self.streams.resend_at = None;
         self.ask_again();
-        for incoming in self.streams.incoming.values_mut() {
+        let round = self.standing.round;
+        let mut totals = Vec::new();
+        for (flow, incoming) in self.streams.incoming.iter_mut().filter(|(_, it)| !it.delivered) {
             incoming.sent = incoming.kept;
+            totals.extend(incoming.total.map(|bytes| (incoming.sender, Between::Total { round, flow: *flow, bytes })));
         }
+        totals.into_iter().for_each(|(sender, total)| self.tell(sender, total));
         self.pump(now);
         self.schedule(now);
     }
@@ -102,8 +112,8 @@ impl Deputy {
             Done::Settled(flow) => {
                 let Some(outgoing) = self.streams.outgoing.get_mut(&flow) else { return };
                 outgoing.settled = true;
-                let (holder, upto) = (outgoing.holder, outgoing.kept);
-                holder.into_iter().for_each(|holder| self.tell(holder, Between::Kept { round, flow, upto }));
+                let holder = outgoing.holder;
+                holder.into_iter().for_each(|holder| self.tell(holder, Between::Settled { round, flow }));
                 self.try_flushed();
                 self.try_free();
             }
@@ -154,9 +164,9 @@ impl Deputy {
                 self.tell(from, Between::Untouched { round, flow });
             }
             Between::Bytes { .. } | Between::Total { .. } => {
-                self.tell(from, Between::Kept { round, flow, upto: u64::MAX });
+                self.tell(from, Between::Settled { round, flow });
             }
-            Between::Kept { .. } | Between::Untouched { .. } => {}
+            Between::Kept { .. } | Between::Settled { .. } | Between::Untouched { .. } => {}
         }
     }
 
@@ -183,9 +193,11 @@ impl Deputy {
     fn accept(&mut self, holder: NodeId, flow: Flow, offset: u64, bytes: Vec<u8>) {
         let round = self.standing.round;
         let Some(outgoing) = self.streams.outgoing.get_mut(&flow) else {
-            return self.tell(holder, Between::Kept { round, flow, upto: u64::MAX });
+            return self.tell(holder, Between::Settled { round, flow });
         };
-        if offset == outgoing.accepted && !outgoing.settled {
+        if outgoing.settled {
+            self.tell(holder, Between::Settled { round, flow });
+        } else if offset == outgoing.accepted {
             outgoing.accepted += bytes.len() as u64;
             self.deed(Deed::Keep(round, flow, offset, bytes));
         } else {
@@ -196,18 +208,20 @@ impl Deputy {
 
     fn was_kept(&mut self, now: Duration, flow: Flow, upto: u64) {
         let Some(incoming) = self.streams.incoming.get_mut(&flow) else { return };
-        let (before, kept) = (incoming.is_settled(), incoming.kept);
+        let kept = incoming.kept;
         incoming.kept = kept.max(upto.min(incoming.read));
         incoming.sent = incoming.sent.max(incoming.kept);
-        let (delivered, moves) = (incoming.is_settled() && !before, incoming.kept > kept);
-        if delivered {
-            self.deed(Deed::Delivered(self.standing.round, flow));
-        }
-        if moves {
+        if incoming.kept > kept {
             // What gets on need not be said again.
             self.streams.resend_at = None;
         }
         self.pump(now);
+    }
+
+    fn was_settled(&mut self, flow: Flow) {
+        let Some(incoming) = self.streams.incoming.get_mut(&flow).filter(|it| !it.delivered) else { return };
+        incoming.delivered = true;
+        self.deed(Deed::Delivered(self.standing.round, flow));
         self.try_free();
     }
 
@@ -229,11 +243,11 @@ impl Deputy {
     fn has_total(&mut self, holder: NodeId, flow: Flow, bytes: u64) {
         let round = self.standing.round;
         match self.streams.outgoing.get_mut(&flow) {
-            Some(outgoing) => {
+            Some(outgoing) if !outgoing.settled => {
                 outgoing.total = Some(bytes);
                 self.try_settle(flow);
             }
-            None => self.tell(holder, Between::Kept { round, flow, upto: u64::MAX }),
+            _ => self.tell(holder, Between::Settled { round, flow }),
         }
     }
 
@@ -259,13 +273,13 @@ impl Deputy {
     }
 
     fn was_untouched(&mut self, now: Duration, holder: NodeId, flow: Flow) {
-        let Some(outgoing) = self.streams.outgoing.get(&flow) else { return };
+        let Some(outgoing) = self.streams.outgoing.get_mut(&flow) else { return };
         if outgoing.settled || outgoing.accepted > 0 || outgoing.holder != Some(holder) {
             return;
         }
-        self.streams.outgoing.remove(&flow);
+        outgoing.total = Some(0);
+        self.try_settle(flow);
         self.fail(now, format!("{holder} could not read out the stream {} → {}", flow.from, flow.to));
-        self.try_free();
     }
 
     fn have_read(&mut self, now: Duration, flow: Flow, upto: u64, all: bool) {
@@ -278,7 +292,6 @@ impl Deputy {
             self.tell(sender, Between::Total { round, flow, bytes: upto });
         }
         self.pump(now);
-        self.schedule(now);
     }
 
     /// Asks for bytes of incoming streams that may go on their way.

@@ -188,7 +188,11 @@ impl Director {
 
     fn aborted(&mut self, node: NodeId) {
         let Some(seat) = self.seats.get_mut(node) else { return };
-        if self.step == Step::Abort {
+        if self.step == Step::Settle && seat.stage != Stage::Done {
+            // Its agent died, and what it had to do then it has done. That it is committed it has not heard.
+            let (round, generation) = (self.park.round, self.park.generation);
+            self.send(node, Order::Committed { round, generation });
+        } else if self.step == Step::Abort {
             self.seats.enter(node, Stage::Out);
             self.try_over();
         } else if self.step < Step::Commit && seat.receipt.is_none() {
