@@ -10,11 +10,15 @@ use std::process::ExitCode;
 
 use clap::Args;
 use nix::unistd::pipe;
+use node_agent::addresses;
+use node_agent::files::FilePolicy;
 use node_agent::guardian::{self, Tool};
 use node_agent::job::{self, JobRecord};
 use node_agent::link::Join;
+use node_agent::memory;
 
-use crate::{coordinate, install, run, time};
+use crate::comeback::Comeback;
+use crate::{coordinate, install, restart, run, time};
 
 /// What its messages begin with.
 pub const TOOL: &str = "ckpt agent";
@@ -70,7 +74,7 @@ fn read_join(path: &Path) -> Result<Join, Box<dyn Error>> {
 /// The guardian's life. `ready` is told when the node can be used, and closed.
 fn serve(join: &Join, library: &Path, ready: Option<OwnedFd>) -> Result<ExitCode, Box<dyn Error>> {
     let guardian = std::process::id();
-    let record = JobRecord {
+    let mut record = JobRecord {
         guardian,
         guardian_start: job::start_of(guardian).unwrap_or(0),
         started_at_ns: time::now_ns(),
@@ -85,7 +89,20 @@ fn serve(join: &Join, library: &Path, ready: Option<OwnedFd>) -> Result<ExitCode
         }
         Ok(())
     };
-    let code = guardian::serve(tool, record, prepared)?;
+    let code = match record.generation.clone() {
+        None => {
+            record.addresses = addresses::of_this_host();
+            guardian::serve(tool, record, prepared)?
+        }
+        Some(folder) => {
+            let generation = memory::Generation::open(&folder, record.node)?;
+            record.addresses.clone_from(&generation.model().machine.addresses);
+            let restorer = install::find(restart::RESTORER)?;
+            let policy = FilePolicy::default();
+            let comeback = Comeback::new(generation, policy, restorer, library.to_path_buf(), &record)?;
+            guardian::restart(tool, record, &comeback, prepared)?
+        }
+    };
     Ok(ExitCode::from(code as u8))
 }
 

@@ -8,6 +8,7 @@ mod agent;
 mod ask;
 mod checkpoint;
 mod ckpt;
+mod comeback;
 mod coordinate;
 mod doctor;
 mod generations;

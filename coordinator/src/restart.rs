@@ -1,28 +1,23 @@
 //! `ckpt-restart`: a job's next life.
 
-use std::cell::OnceCell;
-use std::collections::BTreeSet;
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use node_agent::files::FilePolicy;
-use node_agent::guardian::{self, Life, Namespace, NextLife, Tool};
+use node_agent::guardian::{self, Tool};
 use node_agent::job::{self, JobRecord};
-use node_agent::memory;
-use node_agent::restart::{self, Begun, RestartPlan};
 use node_agent_image::model::JobModel;
 
+use crate::comeback::Comeback;
 use crate::generations::{self, Generation};
 use crate::{Failure, coordinate, install, run, time};
 
 /// The name that this goes by.
 pub const TOOL: &str = "ckpt-restart";
 /// The program that new processes jump into.
-const RESTORER: &str = "ckpt-restorer";
-/// Hosts of a generation that a message names.
-const HOSTS_SHOWN: usize = 8;
+pub const RESTORER: &str = "ckpt-restorer";
 
 /// Restart a job from a generation that was committed.
 ///
@@ -51,6 +46,9 @@ struct Options {
     /// Let the job stand still until a checkpoint is written, in place of copy-on-write twins: needs no more memory
     #[arg(long)]
     stop: bool,
+    /// Hosts to run on, this one among them [default: where it ran]
+    #[arg(long, value_name = "HOST,…", value_delimiter = ',')]
+    hosts: Vec<String>,
 }
 
 const EXIT_CODES: &str = "\
@@ -69,6 +67,15 @@ enum Files {
     Keep,
 }
 
+impl From<Files> for FilePolicy {
+    fn from(it: Files) -> Self {
+        match it {
+            Files::Cut => Self::Cut,
+            Files::Keep => Self::Keep,
+        }
+    }
+}
+
 /// `ckpt-restart` from its arguments to its exit code.
 pub fn main() -> Result<ExitCode, Failure> {
     restart(&Options::parse()).map_err(Failure::of(TOOL))
@@ -78,43 +85,57 @@ fn restart(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     // What dead lives have left is cleared away, whatever becomes of this one.
     job::list()?;
     let found = generations::find(TOOL, &options.dir, options.generation)?;
-    let node = only_node(&found)?;
+    let nodes = nodes_of(&found);
+    let hosts = placement(options, &found, &nodes)?;
     // Every byte is read before anything is touched: a file that is cut back is not for nothing.
     let damage = found.damage();
     if !damage.is_empty() {
         return Err(with_others(damage.join("\n").into(), options, &found));
     }
-    let generation = found.open(node).map_err(|error| with_others(error.into(), options, &found))?;
-    let record = record(options, &found, &generation.model().job)?;
+    let generation = found.open(nodes[0]).map_err(|error| with_others(error.into(), options, &found))?;
+    let mut record = record(options, &found, &generation.model().job)?;
+    record.addresses.clone_from(&generation.model().machine.addresses);
+    record.hosts = hosts;
+    record.nodes = nodes.len() as u32;
+    record.token = job::new_id()? + &job::new_id()?;
+    record.generation = Some(found.path.clone());
     let library = install::find(run::LIBRARY)?;
     let restorer = install::find(RESTORER)?;
-    let policy = match options.files {
-        Files::Cut => FilePolicy::Cut,
-        Files::Keep => FilePolicy::Keep,
-    };
-    let comeback = Comeback { generation, policy, restorer, library: library.clone(), begun: OnceCell::new() };
-    let code =
-        guardian::restart(Tool { name: TOOL, library: &library, coordinate: coordinate::main }, record, &comeback)?;
+    let comeback = Comeback::new(generation, options.files.into(), restorer, library.clone(), &record)?;
+    let tool = Tool { name: TOOL, library: &library, coordinate: coordinate::main };
+    let code = guardian::restart(tool, record, &comeback, |_| Ok(()))?;
     Ok(ExitCode::from(code as u8))
 }
 
-/// The node of a generation that has one. Never a part of one that has more: the rest of the job would be waited for forever.
-/// Where the manifest cannot be read, the first: reading all of it says what is wrong.
-fn only_node(generation: &Generation) -> Result<u32, Box<dyn Error>> {
-    let Ok(manifest) = generation.manifest() else { return Ok(0) };
-    match &manifest.nodes[..] {
-        [only] => Ok(only.node),
-        nodes => {
-            let hosts: BTreeSet<&str> = nodes.iter().map(|it| it.host.as_str()).collect();
-            let mut shown: Vec<&str> = hosts.iter().copied().take(HOSTS_SHOWN).collect();
-            if hosts.len() > HOSTS_SHOWN {
-                shown.push("…");
-            }
-            let (number, count, shown) = (generation.number, nodes.len(), shown.join(","));
-            Err(format!("generation {number} is of {count} nodes ({shown}): say with --hosts where it is to run")
-                .into())
-        }
+/// Virtual nodes of a generation. Where the manifest cannot be read, the first: reading all of it says what is wrong.
+fn nodes_of(generation: &Generation) -> Vec<u32> {
+    let nodes = generation.manifest().map(|it| it.nodes.iter().map(|it| it.node).collect()).unwrap_or_default();
+    if Vec::is_empty(&nodes) { vec![0] } else { nodes }
+}
+
+/// The host of each virtual node of a generation that has more than one, never of a part of them: the rest of the job would be
+/// waited for forever. The first is where this command runs; each host has neighbours.
+fn placement(options: &Options, generation: &Generation, nodes: &[u32]) -> Result<Vec<String>, Box<dyn Error>> {
+    if nodes.len() == 1 {
+        return Ok(Vec::new());
     }
+    let here = nix::unistd::gethostname()?.to_string_lossy().into_owned();
+    let mut hosts: Vec<String> = options.hosts.iter().filter(|it| !it.is_empty()).cloned().collect();
+    if hosts.is_empty() {
+        let manifest = generation.manifest()?;
+        hosts = manifest.nodes.iter().map(|it| it.host.clone()).collect();
+    }
+    hosts.dedup();
+    let Some(at) = hosts.iter().position(|it| *it == here) else {
+        let hosts = hosts.join(",");
+        return Err(format!(
+            "this is {here}, and the job is to run on {hosts}: run {TOOL} on one of them, or name others with --hosts"
+        )
+        .into());
+    };
+    hosts.rotate_left(at);
+    let count = hosts.len().min(nodes.len());
+    Ok((0..nodes.len()).map(|it| hosts[it * count / nodes.len()].clone()).collect())
 }
 
 /// A damaged generation is not the end where there is an older one. It is not taken unasked: hours may lie between them.
@@ -145,50 +166,4 @@ fn record(options: &Options, generation: &Generation, job: &JobModel) -> std::io
         restarted_from: Some(generation.number),
         ..JobRecord::default()
     })
-}
-
-/// What the guardian calls when all is ready for the job's processes.
-struct Comeback {
-    generation: memory::Generation,
-    policy: FilePolicy,
-    restorer: PathBuf,
-    library: PathBuf,
-    /// Set before the agent is forked, so that both have it.
-    begun: OnceCell<Begun>,
-}
-
-impl NextLife for Comeback {
-    fn epoch(&self) -> u32 {
-        self.generation.model().epoch
-    }
-
-    fn ranks(&self) -> Vec<u32> {
-        self.generation.model().job.ranks.clone()
-    }
-
-    fn begin(&self, life: &Life) -> Result<Namespace, Box<dyn Error>> {
-        let segment = life.control.number();
-        let mut plan = RestartPlan::new(self.generation.model(), &self.restorer, &self.library, segment)?;
-        plan.policy = self.policy;
-        let begun = restart::begin(&plan)?;
-        if begun.degraded() {
-            eprintln!(
-                "{TOOL}: /proc cannot be mounted here: the job sees this machine's, with other pids than its own"
-            );
-        }
-        let Begun { init, root, .. } = begun;
-        let _ = self.begun.set(begun);
-        Ok(Namespace { init, root })
-    }
-
-    fn complete(&self, life: &Life) -> Result<(), Box<dyn Error>> {
-        let begun = self.begun.get().ok_or("the job's processes were not made")?;
-        let fill = |targets: &restart::Targets| self.generation.fill(targets).map_err(Into::into);
-        restart::complete(begun, self.generation.model(), life.control.segment(), fill)?;
-        Ok(())
-    }
-
-    fn root_status(&self) -> Option<i32> {
-        self.begun.get().and_then(Begun::root_status)
-    }
 }

@@ -78,6 +78,7 @@ fn record(options: &Options) -> std::io::Result<JobRecord> {
         guardian,
         guardian_start: job::start_of(guardian).unwrap_or(0),
         started_at_ns: time::now_ns(),
+        addresses: node_agent::addresses::of_this_host(),
         job: id,
         ..JobRecord::default()
     })

@@ -2,11 +2,49 @@
 //!
 //! The rules by which the entries are used, and what is to be entered for which restart, are in `hijack_abi::addresses`.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
 
+use coordinator_protocol::node::Place;
 use hijack_abi::Segment;
 use hijack_abi::addresses::{Connection, Entry, Ports, Sorted, TableError};
+use nix::net::if_::InterfaceFlags;
+
+/// Addresses of this host that are up, loopback too; link-local ones are of no use to others.
+#[must_use]
+pub fn of_this_host() -> Vec<IpAddr> {
+    let ip = |it: nix::ifaddrs::InterfaceAddress| {
+        let address = it.address?;
+        let v4 = address.as_sockaddr_in().map(|it| IpAddr::V4(it.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|it| IpAddr::V6(it.ip())))
+    };
+    let usable = |it: &IpAddr| match it {
+        IpAddr::V4(it) => !it.is_link_local(),
+        IpAddr::V6(it) => !it.is_unicast_link_local(),
+    };
+    let up = nix::ifaddrs::getifaddrs().into_iter().flatten().filter(|it| it.flags.contains(InterfaceFlags::IFF_UP));
+    up.filter_map(ip).filter(usable).collect()
+}
+
+/// The table of a virtual node whose job lives in these places.
+#[must_use]
+pub fn table_of(places: &[Place], own: u32) -> Table {
+    let mut table = Table::default();
+    let mut entered = HashSet::new();
+    // Its own first: of several that share an address the first comes back.
+    let (mine, others): (Vec<&Place>, Vec<&Place>) = places.iter().partition(|it| it.node.0 == own);
+    for place in mine.into_iter().chain(others) {
+        let is_own = place.node.0 == own;
+        for (old, new) in place.addresses.iter().filter(|(old, new)| old != new && entered.insert(*old)) {
+            match old.port() {
+                0 => table.address(old.ip(), new.ip(), Ports::NONE, is_own),
+                _ => table.exact(*old, *new, is_own),
+            }
+        }
+    }
+    table
+}
 
 /// All that moved programs of one virtual node are to be told, in no order except that the first of several whole addresses
 /// which share a new one is what comes back.

@@ -154,24 +154,34 @@ pub fn detach() -> io::Result<bool> {
     Ok(forked == sys::Forked::Child)
 }
 
-/// Runs the next life of a job until it ends; the exit code of `ckpt-restart`.
+/// Runs the next life of a job, or of one of its nodes, until it ends; the exit code of `ckpt-restart`. `ready` is called with
+/// the job's folder before anything is begun.
 ///
 /// # Errors
 /// When it cannot be restarted.
-pub fn restart(tool: Tool<'_>, record: JobRecord, next: &dyn NextLife) -> Result<i32, LaunchError> {
-    refuse_shared_dir(&record)?;
+pub fn restart(
+    tool: Tool<'_>,
+    record: JobRecord,
+    next: &dyn NextLife,
+    ready: impl FnOnce(&Path) -> io::Result<()>,
+) -> Result<i32, LaunchError> {
+    if record.node == 0 {
+        refuse_shared_dir(&record)?;
+    }
     let inherited = sys::block_signals();
     let control = Control::carrying(next.epoch()).map_err(LaunchError::io("make the control segment"))?;
     let mut life = prepare(tool, record, control)?;
     life.board.set_comeback(Comeback::Underway);
     life.record.restarted_from.into_iter().for_each(|generation| life.board.set_newest(generation));
-    match next.begin(&life) {
-        Ok(namespace) => life.root = Root::Namespace(namespace),
-        Err(error) => {
-            let _ = ending::end_the_rest(&[]);
-            life.folder.remove();
-            return Err(LaunchError::Restart(error));
-        }
+    if life.record.node != 0 {
+        life.root = Root::Elsewhere;
+    }
+    if life.record.nodes > 1 {
+        life.board.want_coordinator();
+    }
+    if let Err(error) = next.prepare(&life).and_then(|()| Ok(ready(life.folder.path())?)) {
+        life.folder.remove();
+        return Err(LaunchError::Restart(error));
     }
     guard(life, Some(next), &inherited)
 }

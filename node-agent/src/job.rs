@@ -81,6 +81,21 @@ pub struct JobRecord {
     /// Number of the virtual node; 0 is the one where the job was started.
     #[serde(default)]
     pub node: u32,
+    /// Of a restarted job: how many virtual nodes it has; else 0.
+    #[serde(default)]
+    pub nodes: u32,
+    /// Of a restarted job of many nodes: the host of each, in their order.
+    #[serde(default)]
+    pub hosts: Vec<String>,
+    /// Addresses of the host as the job knows them: where it began.
+    #[serde(default)]
+    pub addresses: Vec<std::net::IpAddr>,
+    /// Of a restarted job: the generation's folder.
+    #[serde(default)]
+    pub generation: Option<PathBuf>,
+    /// By which builders of a restarted job recognise each other.
+    #[serde(default)]
+    pub token: String,
 }
 
 /// Why a job's folder cannot be made or found.
@@ -177,7 +192,7 @@ impl JobFolder {
             .map_err(|(_, errno)| JobError::io("lock", &fresh)(errno.into()))?;
         let filled = write_record(&fresh, record)
             .and_then(|()| put_library(library, &fresh).map_err(JobError::io("put the library into", &fresh)));
-        let path = fresh.with_file_name(&record.job);
+        let path = fresh.with_file_name(folder_name(record));
         if let Err(error) = filled
             .and_then(|()| make_way(&path))
             .and_then(|()| fs::rename(&fresh, &path).map_err(JobError::io("make", &path)))
@@ -217,6 +232,14 @@ impl JobFolder {
         if let Some(parent) = self.path.parent() {
             let _ = fs::remove_dir(parent);
         }
+    }
+}
+
+/// Several virtual nodes of a restarted job may share a host: each has a folder of its own there, whatever it is called inside.
+fn folder_name(record: &JobRecord) -> String {
+    match (&record.generation, record.node) {
+        (None, _) | (_, 0) => record.job.clone(),
+        (Some(_), node) => format!("{}.{node}", record.job),
     }
 }
 

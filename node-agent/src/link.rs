@@ -7,6 +7,8 @@ use std::path::Path;
 use coordinator_transport::JoinFile;
 use serde::{Deserialize, Serialize};
 
+use coordinator_protocol::node::Place;
+
 use crate::job::{JOIN_FILE, JobRecord};
 
 /// A join file. It is a secret: who has it can be a node of the job.
@@ -42,4 +44,25 @@ impl Join {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Where all virtual nodes of a restarted job are; written by the agent, read by the guardian.
+const PLACES: &str = "places.json";
+
+/// Notes where all virtual nodes of a restarted job are.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_places(folder: &Path, places: &[Place]) -> io::Result<()> {
+    let fresh = folder.join(format!(".{PLACES}"));
+    fs::write(&fresh, serde_json::to_vec(places)?)?;
+    fs::rename(fresh, folder.join(PLACES))
+}
+
+/// Where all virtual nodes of a restarted job are.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn read_places(folder: &Path) -> io::Result<Vec<Place>> {
+    Ok(serde_json::from_slice(&fs::read(folder.join(PLACES))?)?)
 }

@@ -59,7 +59,7 @@ fn restart_helper() {
     let model: NodeModel = serde_json::from_slice(&fs::read(folder.join("model")).expect("a model")).expect("JSON");
     let objects = Objects::open(&folder);
     let numbers: Vec<_> = objects.iter().map(AsRawFd::as_raw_fd).collect();
-    let opened = files::open_all(&model, BASE, [0, 1, 2], &numbers);
+    let opened = files::open_all(&model, BASE, [0, 1, 2], &numbers, None);
     let opened = opened.unwrap_or_else(|error| panic!("{error}"));
     objects.into_iter().for_each(std::mem::forget);
     files::install(&model, 0, &opened, &[]).unwrap_or_else(|error| panic!("{error}"));
@@ -145,10 +145,10 @@ fn missing_and_shrunk_files_are_named() {
     let model = only_paths(&model);
     let work = folder.path().join("work");
     fs::write(work.join("append"), "kno").expect("the file shrinks");
-    let error = files::open_all(&model, BASE, [0, 1, 2], &[]).expect_err("a shrunk file");
+    let error = files::open_all(&model, BASE, [0, 1, 2], &[], None).expect_err("a shrunk file");
     assert!(matches!(&error, FilesError::Shrunk { was: 5, is: 3, path } if path.ends_with("/append")), "{error}");
     fs::remove_file(work.join("append")).expect("the file goes");
-    let error = files::open_all(&model, BASE, [0, 1, 2], &[]).expect_err("a missing file");
+    let error = files::open_all(&model, BASE, [0, 1, 2], &[], None).expect_err("a missing file");
     assert!(error.to_string().contains("/append was open in the job and is missing"), "{error}");
 }
 

@@ -120,7 +120,7 @@ fn open_helper() {
     let model: NodeModel = serde_json::from_slice(&fs::read(folder.join("model")).expect("a model")).expect("JSON");
     let objects = Objects::open(folder);
     let numbers: Vec<_> = objects.iter().map(AsRawFd::as_raw_fd).collect();
-    let opened = files::open_all(&model, BASE, [0, 1, 2], &numbers);
+    let opened = files::open_all(&model, BASE, [0, 1, 2], &numbers, None);
     let opened = opened.unwrap_or_else(|error| panic!("{error}"));
     objects.into_iter().for_each(std::mem::forget);
     files::install(&model, process, &opened, &[]).unwrap_or_else(|error| panic!("{error}"));

@@ -242,7 +242,7 @@ fn model(sources: &[Source], job: &Path) -> Outcome<(NodeModel, Objects)> {
     let model = NodeModel {
         abi_version: hijack_abi::VERSION,
         epoch: 5,
-        machine: snapshot::machine(sources[0].host_pid),
+        machine: snapshot::machine(sources[0].host_pid, &[]),
         job: JobModel { folder: job.display().to_string(), root: sources[0].pid, ..JobModel::default() },
         processes,
         outsiders,

@@ -68,7 +68,8 @@ impl Launches {
         due.into_iter().map(|id| self.order(id)).collect()
     }
 
-    fn start_agent(&self, node: u32, host: &str, options: &[String]) {
+    /// Starts an agent on a host, in the background.
+    pub fn start_agent(&self, node: u32, host: &str, options: &[String]) {
         let join = Join { record: JobRecord { node, ..self.record.clone() }, reach: self.join.clone() };
         let (host, options, events) = (host.to_owned(), options.to_vec(), self.events.clone());
         thread::spawn(move || {

@@ -27,6 +27,7 @@ mod launch;
 mod network;
 mod nodes;
 mod outputs;
+mod restarts;
 mod start;
 
 use asks::Asked;
@@ -34,6 +35,7 @@ use commits::Commits;
 use events::Event;
 use launch::Launches;
 use nodes::Nodes;
+use restarts::{Outcome, Restart};
 
 /// Name of the coordinator in ps(1).
 const NAME: &std::ffi::CStr = c"ckpt-coordinator";
@@ -68,6 +70,7 @@ struct Coordinator<'life> {
     machine: Machine,
     nodes: Nodes,
     launches: Launches,
+    restart: Option<Restart>,
     commits: Commits,
     asked: Vec<Asked>,
     /// When the next checkpoint by the clock is due.
@@ -88,8 +91,20 @@ impl<'life> Coordinator<'life> {
         let every = Some(life.record.every_s).filter(|it| *it > 0).map(Duration::from_secs);
         let next = every.map(|every| Instant::now() + every);
         let launches = Launches::new(life, join, sender);
-        let asked = Vec::new();
-        Ok(Self { life, begun: Instant::now(), server, events, machine, nodes, launches, commits, asked, next })
+        let (asked, restart) = (Vec::new(), Restart::of(&life.record));
+        let begun = Instant::now();
+        let mut coordinator =
+            Self { life, begun, server, events, machine, nodes, launches, restart, commits, asked, next };
+        coordinator.start_agents();
+        Ok(coordinator)
+    }
+
+    /// Of a restarted job: on the hosts of all virtual nodes but the first.
+    fn start_agents(&mut self) {
+        for (node, host) in (0..).zip(&self.life.record.hosts).skip(1) {
+            self.nodes.name(node, host);
+            self.launches.start_agent(node, host, &[]);
+        }
     }
 
     fn run(mut self) {
@@ -101,6 +116,10 @@ impl<'life> Coordinator<'life> {
                 Ok(Event::Launch { stream, host, options, line }) => {
                     self.launches.ask(&mut self.nodes, stream, &host, &options, &line);
                 }
+                Ok(Event::Started { node, result: Err(reason) }) if self.restart.is_some() => {
+                    let host = self.nodes.host(node);
+                    self.fail(&format!("cannot start an agent on {host}: {reason}"));
+                }
                 Ok(Event::Started { node, result }) => self.launches.note_start(&mut self.nodes, node, result),
                 Ok(Event::Checkpoint { stream, wish }) => {
                     let id = self.machine.wish(now, wish);
@@ -109,12 +128,14 @@ impl<'life> Coordinator<'life> {
                 Ok(Event::Over) | Err(RecvTimeoutError::Disconnected) => return self.end(),
                 Err(RecvTimeoutError::Timeout) => self.let_time_pass(),
             }
+            self.advance_restart();
             self.put_out();
         }
     }
 
     fn next_event(&self) -> Result<Event, RecvTimeoutError> {
-        let machine = self.machine.poll_timeout().map(|at| self.begun + at);
+        let restart = self.restart.as_ref().and_then(Restart::poll_timeout);
+        let machine = [self.machine.poll_timeout(), restart].into_iter().flatten().min().map(|at| self.begun + at);
         let tell = (!self.asked.is_empty()).then(|| Instant::now() + asks::PROGRESS_EVERY);
         match [machine, self.next, tell].into_iter().flatten().min() {
             Some(due) => self.events.recv_timeout(due.saturating_duration_since(Instant::now())),
@@ -125,6 +146,7 @@ impl<'life> Coordinator<'life> {
     fn let_time_pass(&mut self) {
         let now = self.begun.elapsed();
         self.machine.handle_timeout(now);
+        self.restart.iter_mut().for_each(|it| it.let_time_pass(now));
         if self.next.is_some_and(|due| due <= Instant::now()) {
             let mode = if self.life.record.stop { coordinator_protocol::Mode::Stop } else { Default::default() };
             let id = self.machine.wish(now, Wish { mode, ..Wish::default() });
@@ -145,6 +167,8 @@ impl<'life> Coordinator<'life> {
                         self.machine.handle_hello(now, session, &hello);
                         if self.machine.members().node_of(session).is_some() {
                             self.nodes.name(hello.node.0, &hello.host);
+                            let members = self.machine.members();
+                            self.restart.iter_mut().for_each(|it| it.note_join(now, members, &hello));
                         }
                     }
                     Err(error) => self.machine.turn_away(session, of_another_release(&from.to_string(), &error)),
@@ -157,8 +181,12 @@ impl<'life> Coordinator<'life> {
                 }
             }
             ServerEvent::Lost { peer, .. } | ServerEvent::Left { peer } => {
-                let session = self.nodes.leave(peer);
-                session.into_iter().for_each(|session| self.machine.handle_broken(now, session));
+                let Some(session) = self.nodes.leave(peer) else { return };
+                let node = self.machine.members().node_of(session);
+                self.machine.handle_broken(now, session);
+                for node in node {
+                    self.restart.iter_mut().for_each(|it| it.note_parted(node));
+                }
             }
             ServerEvent::Refused { from, reason, count } => {
                 self.say(&format!("refused {count} connections, the last from {from}: {reason}"));
@@ -176,8 +204,29 @@ impl<'life> Coordinator<'life> {
                 let host = self.nodes.host(node);
                 self.say(&format!("rank {command} with pid {pid} on {host} died by signal {signal}"));
             }
-            _ => {}
+            report => {
+                let now = self.begun.elapsed();
+                self.restart.iter_mut().for_each(|it| it.note_report(now, node, report.clone()));
+            }
         }
+    }
+
+    /// The restart goes on, or has come to its end.
+    fn advance_restart(&mut self) {
+        match self.restart.as_mut().map(Restart::poll) {
+            None => {}
+            Some(Outcome::Underway(orders)) => orders.iter().for_each(|(node, order)| self.send_to(*node, order)),
+            Some(Outcome::Running) => self.restart = None,
+            Some(Outcome::Failed(reason)) => self.fail(&reason),
+        }
+    }
+
+    /// The restart has failed: the job ends everywhere.
+    fn fail(&mut self, reason: &str) {
+        self.restart = None;
+        self.say(&format!("cannot restart the job: {reason}"));
+        self.life.board.lose_node();
+        let _ = self.life.to_guardian.write(1);
     }
 
     /// The job is over: on all other nodes, too.

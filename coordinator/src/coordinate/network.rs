@@ -1,14 +1,13 @@
 //! The coordinator's end of the network.
 
 use std::error::Error;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::mpsc::Sender;
 use std::thread;
 use std::time::Duration;
 
 use coordinator_transport::{JoinFile, Keys, Server, ServerOptions, bind};
-use nix::ifaddrs::getifaddrs;
-use nix::net::if_::InterfaceFlags;
+use node_agent::addresses;
 use node_agent::guardian::Life;
 use node_agent::link::Join;
 
@@ -39,26 +38,10 @@ pub fn start(life: &Life, to: &Sender<Event>) -> Result<(Server, JoinFile), Box<
     let to = to.clone();
     thread::spawn(move || events.iter().for_each(|event| drop(to.send(Event::Network(event)))));
     let port = server.local_address().port();
-    let addresses = addresses()?.into_iter().map(|ip| SocketAddr::new(ip, port));
+    let addresses = addresses::of_this_host().into_iter().map(|ip| SocketAddr::new(ip, port));
     let (own, others): (Vec<_>, Vec<_>) = addresses.partition(|it| it.ip().is_loopback());
     let record = life.record.clone();
-    Join { record, reach: keys.join_file(if own.is_empty() { others.clone() } else { own }) }
-        .write(life.folder.path())
-        .map_err(in_words("write the join file"))?;
+    let reach = keys.join_file(if own.is_empty() { others.clone() } else { own });
+    Join { record, reach }.write(life.folder.path()).map_err(in_words("write the join file"))?;
     Ok((server, keys.join_file(others)))
-}
-
-/// Addresses of this host that are up; link-local ones are of no use to others.
-fn addresses() -> nix::Result<Vec<IpAddr>> {
-    let up = getifaddrs()?.filter(|it| it.flags.contains(InterfaceFlags::IFF_UP));
-    let ip = |it: nix::ifaddrs::InterfaceAddress| {
-        let address = it.address?;
-        let v4 = address.as_sockaddr_in().map(|it| IpAddr::V4(it.ip()));
-        v4.or_else(|| address.as_sockaddr_in6().map(|it| IpAddr::V6(it.ip())))
-    };
-    let usable = |it: &IpAddr| match it {
-        IpAddr::V4(it) => !it.is_link_local(),
-        IpAddr::V6(it) => !it.is_unicast_link_local(),
-    };
-    Ok(up.filter_map(ip).filter(usable).collect())
 }

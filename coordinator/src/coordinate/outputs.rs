@@ -51,7 +51,7 @@ impl Coordinator<'_> {
         }
     }
 
-    fn send_to(&self, node: u32, order: &Order) {
+    pub(super) fn send_to(&self, node: u32, order: &Order) {
         let session = self.machine.members().all().get(&NodeId(node)).and_then(|it| it.session);
         session.into_iter().for_each(|session| self.send(session, order));
     }

@@ -3,6 +3,8 @@
 //! Numbers that the job itself sees (pids, tids, descriptors, addresses) are the job's own: the agent that looks in from
 //! an outer pid namespace translates at once. All tables refer to each other by index.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 mod check;
@@ -110,6 +112,9 @@ pub struct Machine {
     pub uid: u32,
     #[allow(missing_docs)]
     pub gid: u32,
+    /// Addresses of the host on which the job began, as its programs know them.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
 }
 
 /// The job as its user named it.

@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use coordinator_protocol::node::{Greeting, Hello, NodeId, Order, Report, Round, decode, encode};
+use coordinator_protocol::restart;
 use coordinator_protocol::round::{Deed, Deputy, DeputyOutput, Done};
 use coordinator_transport::{Client, ClientEvent, ClientOptions};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -40,6 +41,8 @@ pub(super) enum Input {
     Daemons,
     /// The worker has done or seen something for a round.
     Done(Round, Done),
+    /// The same of a restart.
+    Restart(restart::Done),
     /// The agent ends; who asks waits for the answer.
     Leave(Sender<()>),
 }
@@ -49,6 +52,9 @@ struct Link<'life> {
     life: &'life Life,
     client: Client,
     deputy: Deputy,
+    /// Until everybody runs.
+    restart: Option<restart::Deputy>,
+    restart_deeds: Sender<restart::Deed>,
     /// What the next greeting is to say.
     hello: Arc<Mutex<Hello>>,
     deeds: Sender<Deed>,
@@ -66,6 +72,7 @@ impl Agent<'_> {
         let Some(join) = self.wait_for_coordinator() else { return };
         let (inputs, received) = mpsc::channel();
         let (deeds, to_do) = mpsc::channel();
+        let (restart_deeds, to_restart) = mpsc::channel();
         *lock(&self.inputs) = Some(inputs.clone());
         let hello = Arc::new(Mutex::new(hello(self.life)));
         let said = Arc::clone(&hello);
@@ -80,10 +87,26 @@ impl Agent<'_> {
             let (network, guardian) = (inputs.clone(), inputs.clone());
             scope.spawn(move || events.iter().for_each(|event| drop(network.send(Input::Network(event)))));
             scope.spawn(move || watch_guardian(life, &guardian));
+            let restarts = inputs.clone();
             scope.spawn(move || self.work(&to_do, &inputs));
-            let deputy = Deputy::new(Duration::ZERO);
-            let told = BTreeMap::new();
-            Link { life, client, deputy, hello, deeds, begun, told, welcome: false, given_up: None }.run(&received);
+            let restart = self.next.map(|next| {
+                scope.spawn(move || self.come_back(next, &to_restart, &restarts));
+                restart::Deputy::new(Duration::ZERO, ALONE)
+            });
+            Link {
+                life,
+                client,
+                deputy: Deputy::new(Duration::ZERO),
+                restart,
+                restart_deeds,
+                hello,
+                deeds,
+                begun,
+                told: BTreeMap::new(),
+                welcome: false,
+                given_up: None,
+            }
+            .run(&received);
         });
     }
 
@@ -160,6 +183,10 @@ impl Link<'_> {
                     self.deputy.handle_done(now, round, done);
                     Ok(())
                 }
+                Ok(Input::Restart(done)) => {
+                    self.restart.iter_mut().for_each(|it| it.handle_done(done.clone()));
+                    Ok(())
+                }
                 Ok(Input::Leave(answer)) => {
                     // One that does not hear it notices soon enough.
                     let _ = self.client.finish(LAST_WORDS);
@@ -176,7 +203,8 @@ impl Link<'_> {
     }
 
     fn next(&self, inputs: &Receiver<Input>) -> Result<Input, RecvTimeoutError> {
-        let deputy = self.deputy.poll_timeout().map(|at| self.begun + at);
+        let restart = self.restart.as_ref().and_then(restart::Deputy::poll_timeout);
+        let deputy = [self.deputy.poll_timeout(), restart].into_iter().flatten().min().map(|at| self.begun + at);
         match [deputy, self.given_up].into_iter().flatten().min() {
             Some(due) => inputs.recv_timeout(due.saturating_duration_since(Instant::now())),
             None => inputs.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -186,6 +214,7 @@ impl Link<'_> {
     fn let_time_pass(&mut self) -> io::Result<()> {
         let now = self.now();
         self.deputy.handle_timeout(now);
+        self.restart.iter_mut().for_each(|it| it.handle_timeout(now));
         match self.given_up {
             Some(due) if due <= Instant::now() => {
                 self.given_up = None;
@@ -201,7 +230,10 @@ impl Link<'_> {
             ClientEvent::Welcomed { welcome, fresh } => {
                 match decode(&welcome) {
                     Ok(Greeting::TurnedAway(reason)) => return self.leave(&reason.to_string()),
-                    Ok(Greeting::Welcome(welcome)) => self.deputy.handle_connected(now, &welcome),
+                    Ok(Greeting::Welcome(welcome)) => {
+                        self.deputy.handle_connected(now, &welcome);
+                        self.restart.iter_mut().for_each(|it| it.handle_connected(&welcome));
+                    }
                     Err(error) => return Err(io::Error::other(error)),
                 }
                 (self.welcome, self.given_up) = (true, None);
@@ -213,6 +245,7 @@ impl Link<'_> {
             ClientEvent::Message { bytes } => self.obey(decode(&bytes).map_err(io::Error::other)?),
             ClientEvent::Broken { .. } => {
                 self.deputy.handle_disconnected(now);
+                self.restart.iter_mut().for_each(|it| it.handle_disconnected(now));
                 self.given_up.get_or_insert(Instant::now() + ALONE);
                 Ok(())
             }
@@ -231,7 +264,15 @@ impl Link<'_> {
                 daemons::order(self.life.folder.path(), id, &LaunchOrder { line: command.join(" ") })?;
                 self.wake_guardian()
             }
-            Order::End { reason } => self.leave(&reason),
+            Order::End { reason } => {
+                let end = Order::End { reason: reason.clone() };
+                self.restart.iter_mut().for_each(|it| it.handle_order(end.clone()));
+                self.leave(&reason)
+            }
+            order @ (Order::Prepare(_) | Order::Begin { .. } | Order::Go) => {
+                self.restart.iter_mut().for_each(|it| it.handle_order(order.clone()));
+                Ok(())
+            }
             order => {
                 let now = self.now();
                 self.deputy.handle_order(now, order);
@@ -252,7 +293,21 @@ impl Link<'_> {
                 DeputyOutput::Send(_) | DeputyOutput::Tell(..) => {}
             }
         }
-        lock(&self.hello).standing = self.deputy.standing().clone();
+        while let Some(output) = self.restart.as_mut().and_then(restart::Deputy::poll_output) {
+            match output {
+                restart::DeputyOutput::Do(deed) => {
+                    if let restart::Deed::End(reason) = &deed {
+                        said = self.leave(reason);
+                    }
+                    let _ = self.restart_deeds.send(deed);
+                }
+                restart::DeputyOutput::Send(report) if self.welcome => said = self.report(&report),
+                restart::DeputyOutput::Send(_) => {}
+            }
+        }
+        let mut hello = lock(&self.hello);
+        hello.standing = self.deputy.standing().clone();
+        hello.restart = self.restart.as_ref().map(restart::Deputy::stage);
         said
     }
 

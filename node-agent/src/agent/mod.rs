@@ -14,9 +14,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::setsid;
 
 use crate::checkpoint::{self, CheckpointError};
-use crate::guardian::board::Comeback;
 use crate::guardian::{Life, NextLife, sys};
 
+mod comeback;
 mod context;
 mod link;
 mod orphaned;
@@ -34,6 +34,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// What the threads of an agent share.
 struct Agent<'life> {
     life: &'life Life,
+    /// A restart of many nodes, that has still to be done.
+    next: Option<&'life dyn NextLife>,
     guardian: u32,
     /// Held while a checkpoint is taken.
     round: Mutex<()>,
@@ -63,11 +65,16 @@ pub fn main(life: &Life, next: Option<&dyn NextLife>) -> ! {
     let _ = setsid();
     let _ = nix::sys::prctl::set_name(NAME);
     context::leave_streams();
-    if let Some(next) = next {
-        come_back(life, next);
-    }
+    // With other nodes the coordinator says when.
+    let next = if let (Some(next), false) = (next, life.record.nodes > 1) {
+        comeback::alone(life, next);
+        None
+    } else {
+        next
+    };
     let agent = Agent {
         life,
+        next,
         guardian,
         round: Mutex::new(()),
         inputs: Mutex::default(),
@@ -79,21 +86,6 @@ pub fn main(life: &Life, next: Option<&dyn NextLife>) -> ! {
         scope.spawn(|| agent.link());
         agent.watch(scope)
     })
-}
-
-/// Completes a restart, or ends the process that waits for it: the guardian then ends the job.
-fn come_back(life: &Life, next: &dyn NextLife) {
-    match next.complete(life) {
-        Ok(()) => {
-            life.board.set_comeback(Comeback::Done);
-            life.control.announce(&next.ranks());
-        }
-        Err(error) => {
-            eprintln!("{}: {error}", life.tool);
-            life.board.set_comeback(Comeback::Failed);
-            sys::exit_now(1);
-        }
-    }
 }
 
 impl<'life> Agent<'life> {

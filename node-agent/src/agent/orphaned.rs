@@ -16,7 +16,7 @@ pub(super) fn end_job(life: &Life) -> ! {
     let until = Instant::now() + KILLED;
     loop {
         let mut left = of_folder(life.folder.path(), std::process::id());
-        if let Some(init) = life.root.init() {
+        if let Some(init) = life.root().init() {
             left.extend(descendants(init, &[]));
             // Takes its whole namespace with it.
             sys::kill(init, libc::SIGKILL);

@@ -43,16 +43,17 @@ pub(super) fn capture(
     for (host, pid) in parked.zombies() {
         processes.push(snapshot::zombie(*host, *pid)?);
     }
-    let root = life.root.pid();
-    let since = life.root.init().is_none().then_some(life.record.started_at_ns / 1_000_000_000);
+    let root = life.root().pid();
+    let since = life.root().init().is_none().then_some(life.record.started_at_ns / 1_000_000_000);
     let ipc = hosts.first().map(|host| crate::ipc::capture(*host, since)).transpose()?.unwrap_or_default();
+    let clock = life.root().init().unwrap_or(if root == 0 { context.guardian } else { root });
     let model = NodeModel {
         abi_version: hijack_abi::VERSION,
         epoch: parked.epoch(),
         node: context.node,
-        machine: snapshot::machine(if root == 0 { context.guardian } else { root }),
+        machine: snapshot::machine(clock, &life.record.addresses),
         job: job(context, &sources, root),
-        outsiders: outsiders(guardian_of(life.root, context.guardian), &processes),
+        outsiders: outsiders(guardian_of(life.root(), context.guardian), &processes),
         processes,
         files: captured.files,
         objects: objects.objects(),

@@ -24,6 +24,7 @@ mod install;
 pub(crate) mod keeper;
 pub mod ledger;
 mod netlink;
+pub mod pairing;
 mod path;
 mod pipe;
 mod ports;

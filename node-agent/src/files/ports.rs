@@ -8,7 +8,6 @@
 //! Where somebody has the other end's port, be it another remnant, there is only waiting.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
@@ -72,28 +71,11 @@ fn remnants(address: &[u8]) -> Vec<TcpEntry> {
 
 /// Begins a connection from the other end's port, if that is a port of this machine, and drops it.
 fn disown(remnant: &TcpEntry) -> io::Result<()> {
-    let address = |it: &SocketAddr| match it {
-        SocketAddr::V4(it) => {
-            let mut bytes = (libc::AF_INET as u16).to_ne_bytes().to_vec();
-            bytes.extend(it.port().to_be_bytes());
-            bytes.extend(it.ip().octets());
-            bytes.resize(size_of::<libc::sockaddr_in>(), 0);
-            bytes
-        }
-        SocketAddr::V6(it) => {
-            let mut bytes = (libc::AF_INET6 as u16).to_ne_bytes().to_vec();
-            bytes.extend(it.port().to_be_bytes());
-            bytes.extend([0; 4]);
-            bytes.extend(it.ip().octets());
-            bytes.resize(size_of::<libc::sockaddr_in6>(), 0);
-            bytes
-        }
-    };
     let family = if remnant.local.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     let attempt = raw::socket(family, libc::SOCK_STREAM | libc::SOCK_NONBLOCK, 0)?;
     raw::set_option_int(attempt.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
-    raw::bind(attempt.as_raw_fd(), &address(&remnant.remote))?;
-    match raw::connect(attempt.as_raw_fd(), &address(&remnant.local)) {
+    raw::bind(attempt.as_raw_fd(), &raw::address(family, remnant.remote)?)?;
+    match raw::connect(attempt.as_raw_fd(), &raw::address(family, remnant.local)?) {
         Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(()),
         other => other,
     }

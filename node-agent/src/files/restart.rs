@@ -4,6 +4,7 @@ use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use node_agent_image::model::{FileKind, NodeModel, ObjectIndex, OpenFile};
 
+use super::pairing::Meeting;
 use super::{FilesError, counters, epoll, inotify, path, pipe, pty, socket, sys};
 
 /// What becomes of files that have grown since the checkpoint (`--files`).
@@ -22,7 +23,7 @@ const SETTABLE_FLAGS: i32 = libc::O_APPEND | libc::O_NONBLOCK | libc::O_DIRECT |
 /// Opens all files of `model`; the result has one number ≥ `base` per file, close-on-exec.
 ///
 /// `stdio`: what takes the place of the old standard streams. `objects`: descriptors by [`ObjectIndex`], -1 where a
-/// file does not need it; they stay the caller's. The calling process is single-threaded, in the job's namespaces,
+/// file does not need it; they stay the caller's. `meeting`: where the builders of other nodes are met. The calling process is single-threaded, in the job's namespaces,
 /// with its own /proc and /dev/pts mounted.
 ///
 /// # Errors
@@ -32,6 +33,7 @@ pub fn open_all(
     base: RawFd,
     stdio: [RawFd; 3],
     objects: &[RawFd],
+    meeting: Option<&Meeting>,
 ) -> Result<Vec<RawFd>, FilesError> {
     // The job's own soft limit is set for each process later.
     sys::allow_descriptors().map_err(FilesError::restore("allow", "as many descriptors as the job has"))?;
@@ -44,7 +46,7 @@ pub fn open_all(
             *place = open_one(file, model, stdio, objects)?;
         }
     }
-    socket::open_all(files, &mut opened)?;
+    socket::open_all(files, &mut opened, meeting)?;
     for (file, place) in files.iter().zip(&opened) {
         if let (FileKind::Inotify { watches }, Some(place)) = (&file.kind, place) {
             inotify::watch(place, watches)?;

@@ -13,6 +13,7 @@ use node_agent_image::model::{FileIndex, FileKind, OpenFile, Packet, Socket};
 use node_agent_proc::net_tcp::{self, TcpEntry};
 use node_agent_proc::net_unix::UnixSocket;
 
+use super::pairing::{self, Meeting};
 use super::snapshot::Capture;
 use super::table::Table;
 use super::{FilesError, netlink, sys, sys_socket as raw, tcp, udp, unix};
@@ -259,7 +260,12 @@ pub fn of(file: &OpenFile) -> Option<&Socket> {
 }
 
 /// Opens all sockets of the model.
-pub fn open_all(files: &[OpenFile], opened: &mut [Option<OwnedFd>]) -> Result<(), FilesError> {
+pub fn open_all(
+    files: &[OpenFile],
+    opened: &mut [Option<OwnedFd>],
+    meeting: Option<&Meeting>,
+) -> Result<(), FilesError> {
+    pairing::pair_all(meeting, files, opened)?;
     tcp::open_all(files, opened)?;
     udp::open_all(files, opened)?;
     netlink::open_all(files, opened)?;

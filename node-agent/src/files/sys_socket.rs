@@ -75,6 +75,30 @@ pub fn name(fd: RawFd, peer: bool) -> io::Result<Vec<u8>> {
     Ok(bytes[..(length as usize).min(ADDRESS_BYTES)].to_vec())
 }
 
+/// An address as a socket of this family is told it: IPv4 in IPv6 clothes where the socket is of IPv6.
+pub fn address(family: i32, address: std::net::SocketAddr) -> io::Result<Vec<u8>> {
+    use std::net::SocketAddr;
+    let mut bytes = (family as u16).to_ne_bytes().to_vec();
+    bytes.extend(address.port().to_be_bytes());
+    match (family, address) {
+        (libc::AF_INET, SocketAddr::V4(it)) => {
+            bytes.extend(it.ip().octets());
+            bytes.resize(size_of::<libc::sockaddr_in>(), 0);
+        }
+        (libc::AF_INET6, it) => {
+            let ip = match it {
+                SocketAddr::V4(it) => it.ip().to_ipv6_mapped(),
+                SocketAddr::V6(it) => *it.ip(),
+            };
+            bytes.extend([0; 4]);
+            bytes.extend(ip.octets());
+            bytes.resize(size_of::<libc::sockaddr_in6>(), 0);
+        }
+        _ => return Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT)),
+    }
+    Ok(bytes)
+}
+
 /// bind(2).
 pub fn bind(fd: RawFd, address: &[u8]) -> io::Result<()> {
     // SAFETY: the kernel reads as many bytes as said.

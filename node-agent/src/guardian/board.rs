@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use coordinator_protocol::Phase;
 
+use super::Namespace;
+
 /// Shared by a guardian and its agents.
 #[derive(Debug, Default)]
 pub struct Board {
@@ -18,6 +20,11 @@ pub struct Board {
     lost_signal: AtomicU32,
     /// See [`Comeback`].
     comeback: AtomicU32,
+    /// A restarted job's namespaces: pid 1 (0 = they are not there yet) and root as the guardian sees them.
+    init: AtomicU32,
+    root: AtomicU32,
+    /// 1: the guardian is to make the job's processes.
+    begin_wanted: AtomicU32,
     /// Agents that there have been, this one included.
     agents: AtomicU32,
     /// Pid of the coordinator as the guardian sees it; 0 = there is none.
@@ -110,6 +117,31 @@ impl Board {
         if self.lost_rank.compare_exchange(0, pid, Ordering::AcqRel, Ordering::Acquire).is_ok() {
             self.lost_signal.store(signal, Ordering::Release);
         }
+    }
+
+    /// The guardian is to make the job's processes; the caller then wakes it.
+    pub fn want_begin(&self) {
+        self.begin_wanted.store(1, Ordering::Release);
+    }
+
+    /// Whether it is to, and has not.
+    #[must_use]
+    pub fn begin_is_due(&self) -> bool {
+        let due = self.comeback() == Comeback::Underway && self.namespace().is_none();
+        due && self.begin_wanted.load(Ordering::Acquire) == 1
+    }
+
+    /// They are there.
+    pub fn set_namespace(&self, it: Namespace) {
+        self.root.store(it.root, Ordering::Release);
+        self.init.store(it.init, Ordering::Release);
+    }
+
+    /// A restarted job's namespaces.
+    #[must_use]
+    pub fn namespace(&self) -> Option<Namespace> {
+        let init = self.init.load(Ordering::Acquire);
+        (init != 0).then(|| Namespace { init, root: self.root.load(Ordering::Acquire) })
     }
 
     /// One more agent is started.

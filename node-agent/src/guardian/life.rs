@@ -1,6 +1,7 @@
 //! One life of a job: what guardian and agents share of it.
 
 use std::error::Error;
+use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
 
 use nix::sys::eventfd::EventFd;
@@ -62,24 +63,34 @@ impl Root {
 }
 
 /// How a job begins that ran before.
-pub trait NextLife {
+pub trait NextLife: Sync {
     /// The park epoch that its threads hold.
     fn epoch(&self) -> u32;
 
     /// MPI ranks among its processes, as they see their pids.
     fn ranks(&self) -> Vec<u32>;
 
-    /// In the guardian, which has one thread: makes the namespaces and forks the job's processes.
+    /// In the guardian, before there is an agent: what both have to share.
+    ///
+    /// # Errors
+    /// For a person.
+    fn prepare(&self, life: &Life) -> Result<(), Box<dyn Error>>;
+
+    /// In the guardian, which has one thread, when the agent wants it: makes the namespaces and forks the job's processes.
     ///
     /// # Errors
     /// For a person.
     fn begin(&self, life: &Life) -> Result<Namespace, Box<dyn Error>>;
 
-    /// In the agent: fills memory and lets everybody go.
+    /// In the agent: fills memory and lets everybody go, when `ready` says so.
     ///
     /// # Errors
     /// For a person; the job is ended.
-    fn complete(&self, life: &Life) -> Result<(), Box<dyn Error>>;
+    fn complete(&self, life: &Life, ready: &mut dyn FnMut() -> Result<(), String>) -> Result<(), Box<dyn Error>>;
+
+    /// Where the builders of other nodes find this one's, and addresses that the job knows → what they are here; None on
+    /// one node.
+    fn place(&self) -> Option<(SocketAddr, Vec<(SocketAddr, SocketAddr)>)>;
 
     /// In the guardian: the root's wait status, once its parent in the namespace knows it.
     fn root_status(&self) -> Option<i32>;
@@ -105,8 +116,16 @@ pub struct Life {
     pub to_guardian: EventFd,
     /// The guardian writes it when daemons have been started or have ended.
     pub to_agent: EventFd,
-    #[allow(missing_docs)]
-    pub root: Root,
+    /// In a first life.
+    pub(super) root: Root,
     /// All of a coordinator's life, in the process that the guardian forks for it.
     pub coordinate: fn(&Life) -> !,
+}
+
+impl Life {
+    /// The job's root, and where it is.
+    #[must_use]
+    pub fn root(&self) -> Root {
+        self.board.namespace().map_or(self.root, Root::Namespace)
+    }
 }

@@ -97,9 +97,12 @@ impl<'life> Guardian<'life> {
 
     /// What agents have asked for: daemons, a coordinator, the end.
     fn note_wishes(&mut self) {
-        if self.life.board.is_over() && self.life.root == Root::Elsewhere {
+        if self.life.board.is_over() && self.life.record.node != 0 {
             self.ended = Some(0);
             return;
+        }
+        if self.life.board.begin_is_due() {
+            self.begin();
         }
         if self.life.board.node_is_lost() {
             self.ended = Some(FAILED << 8);
@@ -108,15 +111,29 @@ impl<'life> Guardian<'life> {
         if self.daemons.start_new(self.life.tool, self.life.folder.path(), self.inherited) {
             let _ = self.life.to_agent.write(1);
         }
-        if self.coordinator.is_none() && self.life.board.wants_coordinator() && self.ended.is_none() {
+        let here = self.life.record.node == 0 && self.life.board.wants_coordinator();
+        if self.coordinator.is_none() && here && self.ended.is_none() {
             self.start_coordinator();
+        }
+    }
+
+    /// Makes the processes of a restarted job.
+    fn begin(&mut self) {
+        let Some(next) = self.next else { return };
+        match next.begin(self.life) {
+            Ok(namespace) => self.life.board.set_namespace(namespace),
+            Err(error) => {
+                self.say(&format!("cannot restart the job: {error}"));
+                self.life.board.set_comeback(Comeback::Failed);
+                self.ended = Some(FAILED << 8);
+            }
         }
     }
 
     /// New ranks are watched, ended ones are looked at.
     fn note_ranks(&mut self) -> io::Result<()> {
         let announced = self.life.control.ranks_after(self.ranks.announced());
-        self.ranks.watch(&announced, self.life.root.init());
+        self.ranks.watch(&announced, self.life.root().init());
         let mut fds: Vec<PollFd<'_>> = self.ranks.descriptors().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         poll(&mut fds, PollTimeout::ZERO)?;
         let ended: Vec<usize> = (0..fds.len()).filter(|at| fds[*at].any() == Some(true)).collect();
@@ -128,7 +145,7 @@ impl<'life> Guardian<'life> {
     fn note_children(&mut self) {
         while let Some((pid, status)) = sys::reap() {
             let over = libc::WIFEXITED(status) || libc::WIFSIGNALED(status);
-            if pid == self.life.root.child() {
+            if pid == self.life.root().child() {
                 match over {
                     true => self.ended = Some(self.next.and_then(NextLife::root_status).unwrap_or(status)),
                     false => self.root_stopped = libc::WIFSTOPPED(status),
@@ -147,10 +164,10 @@ impl<'life> Guardian<'life> {
     }
 
     fn note_signal(&mut self, received: sys::Received) {
-        if let Root::Namespace(namespace) = self.life.root {
+        if let Root::Namespace(namespace) = self.life.root() {
             return pass_into(namespace, received);
         }
-        let root = self.life.root.pid();
+        let root = self.life.root().pid();
         match received.signal {
             libc::SIGCHLD => {}
             libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU if !received.from_process || received.sender == root => {
@@ -214,7 +231,10 @@ impl<'life> Guardian<'life> {
         }
         if self.life.board.comeback() != Comeback::Done {
             // Half a job must not run.
-            sys::kill(self.life.root.child(), libc::SIGKILL);
+            match self.life.board.namespace() {
+                Some(namespace) => sys::kill(namespace.init, libc::SIGKILL),
+                None => self.ended = Some(FAILED << 8),
+            }
             return;
         }
         self.free_everybody();

@@ -65,7 +65,7 @@ fn prepare<'a>(plan: &'a RestartPlan<'a>, board: Board, tree: &'a Tree) -> Resul
     let mapped = mapped::open(plan.model, base)?;
     let objects = objects::make(plan.model, base, board)?;
     crate::ipc::make(plan.model)?;
-    let files = crate::files::open_all(plan.model, base, plan.stdio, &objects.descriptors)?;
+    let files = crate::files::open_all(plan.model, base, plan.stdio, &objects.descriptors, plan.meeting)?;
     Ok(Inheritance { plan, board, tree, base, files, objects, mapped, segment })
 }
 

@@ -45,7 +45,8 @@ pub struct RestartCost {
 }
 
 /// Brings what `begin` has begun to its end: when this returns, the job runs. After an error the caller kills
-/// `begun.init`. `segment` is the new control segment, fresh (zero but for its head).
+/// `begun.init`. `segment` is the new control segment, fresh (zero but for its head). `ready` is called when all are back in
+/// their parks, and returns when they may go.
 ///
 /// # Errors
 /// Names the process and its step.
@@ -54,6 +55,7 @@ pub fn complete(
     model: &NodeModel,
     segment: &Segment,
     fill: impl FnOnce(&Targets) -> Result<(), Box<dyn Error + Send + Sync>>,
+    ready: impl FnOnce() -> Result<(), String>,
 ) -> Result<RestartCost, RestartError> {
     let mut cost = RestartCost::default();
     let start = Instant::now();
@@ -77,6 +79,7 @@ pub fn complete(
         wait_for_threads(begun, model, *index, targets.processes[*index], segment)?;
     }
     unmap_restorers(begun, model, segment, &living)?;
+    ready().map_err(RestartError::Inside)?;
     finish(begun)?;
     cost.parked = start.elapsed() - cost.mapped - cost.filled;
     for index in &living {
@@ -268,6 +271,9 @@ pub(super) fn find_root(model: &NodeModel, init: u32, board: Board) -> Result<u3
             return Err(RestartError::Deadline { seconds, whom, what: "find their places" });
         }
         sys::futex_wait(word, count, LOOK);
+    }
+    if model.job.root == 0 {
+        return Ok(0); // it is on another node
     }
     let root = descendants(init).get(&model.job.root).copied();
     root.ok_or_else(|| RestartError::Model(format!("its root, pid {}, is not among its processes", model.job.root)))

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use node_agent_image::model::NodeModel;
 
 use crate::files::FilePolicy;
+use crate::files::pairing::Meeting;
 
 mod become_process;
 mod board;
@@ -54,6 +55,8 @@ pub struct RestartPlan<'a> {
     pub stdio: [RawFd; 3],
     /// What becomes of files that have grown.
     pub policy: FilePolicy,
+    /// Where connections to other virtual nodes are made anew; None where there are none.
+    pub meeting: Option<&'a Meeting>,
 }
 
 impl<'a> RestartPlan<'a> {
@@ -64,7 +67,21 @@ impl<'a> RestartPlan<'a> {
     pub fn new(model: &'a NodeModel, restorer: &Path, library: &Path, segment: RawFd) -> Result<Self, RestartError> {
         let restorer = Restorer::load(restorer)?;
         let library = library.to_path_buf();
-        Ok(Self { model, restorer, library, segment, stdio: [0, 1, 2], policy: FilePolicy::Cut })
+        Ok(Self { model, restorer, library, segment, stdio: [0, 1, 2], policy: FilePolicy::Cut, meeting: None })
+    }
+}
+
+/// See [`prepare`]. Copies name the same memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Prepared {
+    board: Board,
+}
+
+impl Prepared {
+    /// The restart that another process has begun, as it sees pid 1 and the root.
+    #[must_use]
+    pub fn begun(self, init: u32, root: u32) -> Begun {
+        Begun { init, root, board: self.board }
     }
 }
 
@@ -73,7 +90,7 @@ impl<'a> RestartPlan<'a> {
 pub struct Begun {
     /// Pid 1 of the job as the guardian sees it; its child. Kill it to end everything.
     pub init: u32,
-    /// The job's root as the guardian sees it.
+    /// The job's root as the guardian sees it; 0 when it is on another node.
     pub root: u32,
     board: Board,
 }
@@ -92,18 +109,27 @@ impl Begun {
     }
 }
 
+/// Memory that guardian, agent and new processes share; made before the agent is forked.
+///
+/// # Errors
+/// When this node cannot run the image, or has no memory for it.
+pub fn prepare(model: &NodeModel) -> Result<Prepared, RestartError> {
+    check::check(model)?;
+    let orders: Vec<u64> = model.processes.iter().map(become_process::orders_bytes).collect();
+    let board = Board::new(model.objects.len(), &orders)
+        .map_err(RestartError::system("map", "memory shared with the new processes"))?;
+    Ok(Prepared { board })
+}
+
 /// Makes the namespaces and lets the job's processes come to be. Only in a process of one thread.
 ///
 /// # Errors
-/// When this node cannot run the image or refuses namespaces, or when a file cannot be opened or a process not be made;
-/// nothing is left then. Later failures are reported by [`complete`].
-pub fn begin(plan: &RestartPlan<'_>) -> Result<Begun, RestartError> {
-    check::check(plan.model)?;
+/// When this node refuses namespaces, or when a file cannot be opened or a process not be made; nothing is left then. Later
+/// failures are reported by [`complete`].
+pub fn begin(plan: &RestartPlan<'_>, prepared: Prepared) -> Result<Begun, RestartError> {
     init::make_mount_point(&plan.model.job.folder)
         .map_err(RestartError::system("make", format!("the job's folder {}", plan.model.job.folder)))?;
-    let orders: Vec<u64> = plan.model.processes.iter().map(become_process::orders_bytes).collect();
-    let board = Board::new(plan.model.objects.len(), &orders)
-        .map_err(RestartError::system("map", "memory shared with the new processes"))?;
+    let board = prepared.board;
     let init = namespaces::enter(plan, board)?;
     match complete::find_root(plan.model, init, board) {
         Ok(root) => Ok(Begun { init, root, board }),

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 
 use nix::sched::{CloneFlags, unshare};
 
@@ -51,8 +52,9 @@ pub fn enter(plan: &RestartPlan<'_>, board: Board) -> Result<u32, RestartError> 
 }
 
 fn unshare_all(plan: &RestartPlan<'_>) -> Result<(), RestartError> {
-    stand_in::close_all_but(3, &[plan.segment, plan.stdio[0], plan.stdio[1], plan.stdio[2]])
-        .map_err(RestartError::system("close", "the guardian's descriptors"))?;
+    let meeting = plan.meeting.map(|it| it.listener.as_raw_fd());
+    let keep: Vec<RawFd> = [plan.segment].into_iter().chain(plan.stdio).chain(meeting).collect();
+    stand_in::close_all_but(3, &keep).map_err(RestartError::system("close", "the guardian's descriptors"))?;
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
     let refused = |deed: &'static str| {
         move |source: io::Error| RestartError::Namespaces { deed, uid: uid.as_raw(), remedy: remedy(), source }

@@ -1,6 +1,7 @@
 //! Where and when an image is taken.
 
 use std::fs;
+use std::net::IpAddr;
 
 use nix::time::{ClockId, clock_gettime};
 use node_agent_image::model::Machine;
@@ -38,7 +39,8 @@ pub fn cpu_flags() -> Vec<String> {
 }
 
 /// This machine, with the clocks as `host_pid` of the job sees them: a restarted job has a time namespace of its own.
-pub fn machine(host_pid: u32) -> Machine {
+/// `known`: the addresses that the job knows it by.
+pub fn machine(host_pid: u32, known: &[IpAddr]) -> Machine {
     let name = nix::sys::utsname::uname().ok();
     let text = |get: fn(&nix::sys::utsname::UtsName) -> &std::ffi::OsStr| {
         name.as_ref().map_or(String::new(), |name| get(name).to_string_lossy().into_owned())
@@ -55,6 +57,7 @@ pub fn machine(host_pid: u32) -> Machine {
         boottime_ns: now.boottime_ns.saturating_add_signed(offset("boottime")),
         uid: nix::unistd::geteuid().as_raw(),
         gid: nix::unistd::getegid().as_raw(),
+        addresses: known.to_vec(),
     }
 }
 

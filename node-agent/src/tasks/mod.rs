@@ -41,7 +41,11 @@ impl Job {
     /// The job of a life, as its agent sees it, which is this process.
     #[must_use]
     pub fn of(life: &Life) -> Self {
-        Self { guardian: life.record.guardian, apart: [std::process::id(), life.board.coordinator()], root: life.root }
+        Self {
+            guardian: life.record.guardian,
+            apart: [std::process::id(), life.board.coordinator()],
+            root: life.root(),
+        }
     }
 
     /// Its processes as this process sees their pids, zombies too.

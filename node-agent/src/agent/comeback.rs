@@ -1,0 +1,85 @@
+//! A restart on one node: alone, or together with others as the coordinator says.
+
+use std::sync::mpsc::{Receiver, Sender};
+use std::thread;
+use std::time::Duration;
+
+use coordinator_protocol::restart::{Deed, Done};
+
+use super::Agent;
+use super::link::Input;
+use crate::addresses;
+use crate::guardian::board::Comeback;
+use crate::guardian::{Life, NextLife, sys};
+use crate::link;
+
+/// How often it is looked whether the guardian has made the job's processes, which takes some milliseconds.
+const LOOK_AGAIN: Duration = Duration::from_micros(100);
+
+/// Does a restart, or ends the process that waits for it: the guardian then ends the job.
+pub(super) fn alone(life: &Life, next: &dyn NextLife) {
+    if let Err(reason) = build(life, next, &mut || Ok(())) {
+        eprintln!("{}: {reason}", life.tool);
+        life.board.set_comeback(Comeback::Failed);
+        sys::exit_now(1);
+    }
+}
+
+/// Everybody is let go when `ready` says so.
+fn build(life: &Life, next: &dyn NextLife, ready: &mut dyn FnMut() -> Result<(), String>) -> Result<(), String> {
+    life.board.want_begin();
+    let _ = life.to_guardian.write(1);
+    while life.board.namespace().is_none() {
+        if life.board.comeback() == Comeback::Failed || nix::unistd::getppid().as_raw() as u32 != life.record.guardian {
+            return Err("the job's processes could not be made".into());
+        }
+        thread::sleep(LOOK_AGAIN);
+    }
+    next.complete(life, ready).map_err(|error| error.to_string())?;
+    life.board.set_comeback(Comeback::Done);
+    life.control.announce(&next.ranks());
+    Ok(())
+}
+
+impl Agent<'_> {
+    /// Does what the coordinator wants of a restart, in a thread of its own.
+    pub(super) fn come_back(&self, next: &dyn NextLife, deeds: &Receiver<Deed>, inputs: &Sender<Input>) {
+        let say = |done| drop(inputs.send(Input::Restart(done)));
+        while let Ok(deed) = deeds.recv() {
+            let done = match deed {
+                Deed::Prepare(_) => match next.place() {
+                    Some((meeting, addresses)) => Ok(Done::Bound(meeting, addresses)),
+                    None => Err("it has no address".to_owned()),
+                },
+                Deed::Build(places) => {
+                    let folder = self.life.folder.path();
+                    let table = addresses::table_of(&places, self.life.record.node);
+                    let noted = link::write_places(folder, &places)
+                        .map_err(|error| format!("cannot write into {}: {error}", folder.display()))
+                        .and_then(|()| {
+                            addresses::write_addresses(self.life.control.segment(), &table)
+                                .map_err(|error| error.to_string())
+                        });
+                    let ready = &mut || {
+                        say(Done::Built);
+                        wait_for_go(deeds)
+                    };
+                    noted.and_then(|()| build(self.life, next, ready)).map(|()| Done::Running)
+                }
+                Deed::Go | Deed::End(_) => continue,
+            };
+            say(done.unwrap_or_else(Done::Failed));
+        }
+    }
+}
+
+fn wait_for_go(deeds: &Receiver<Deed>) -> Result<(), String> {
+    loop {
+        match deeds.recv() {
+            Ok(Deed::Go) => return Ok(()),
+            Ok(Deed::End(reason)) => return Err(reason),
+            Ok(_) => {}
+            Err(_) => return Err("the agent ends".into()),
+        }
+    }
+}
