@@ -7,8 +7,9 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use node_agent::addresses;
+use node_agent::addresses::{self, Share};
 use node_agent::files::FilePolicy;
+use node_agent::files::listeners::{self, Listeners};
 use node_agent::files::pairing::{Meeting, TOKEN_BYTES, Token};
 use node_agent::guardian::{Life, Namespace, NextLife};
 use node_agent::job::JobRecord;
@@ -26,6 +27,9 @@ pub struct Comeback {
     library: PathBuf,
     /// Of a job of many nodes: where this node's builder is found.
     meeting: Option<(TcpListener, Token)>,
+    /// The same: its listening sockets.
+    listeners: OnceLock<Listeners>,
+    share: Share,
     /// Set before the agent is forked, so that both have it.
     prepared: OnceLock<Prepared>,
 }
@@ -46,7 +50,16 @@ impl Comeback {
             0 | 1 => None,
             _ => Some((listen()?, token(&record.token))),
         };
-        Ok(Self { generation, policy, restorer, library, meeting, prepared: OnceLock::new() })
+        Ok(Self {
+            generation,
+            policy,
+            restorer,
+            library,
+            meeting,
+            listeners: OnceLock::new(),
+            share: Share::of(&record.hosts, record.node),
+            prepared: OnceLock::new(),
+        })
     }
 }
 
@@ -72,6 +85,9 @@ impl NextLife for Comeback {
 
     fn prepare(&self, _life: &Life) -> Result<(), Box<dyn Error>> {
         let _ = self.prepared.set(restart::prepare(self.generation.model())?);
+        if self.meeting.is_some() {
+            let _ = self.listeners.set(listeners::bind_all(self.generation.model(), self.share.place)?);
+        }
         Ok(())
     }
 
@@ -79,7 +95,11 @@ impl NextLife for Comeback {
         let segment = life.control.number();
         let mut plan = RestartPlan::new(self.generation.model(), &self.restorer, &self.library, segment)?;
         plan.policy = self.policy;
-        let meeting = self.meeting.as_ref().map(|(listener, token)| meeting(listener, *token, life)).transpose()?;
+        let mut meeting = self.meeting.as_ref().map(|(listener, token)| meeting(listener, *token, life)).transpose()?;
+        if let (Some(meeting), Some(listeners)) = (&mut meeting, self.listeners.get()) {
+            let own = listeners.sockets.iter().map(|(at, it)| Ok((*at, it.try_clone()?)));
+            meeting.listeners = own.collect::<std::io::Result<_>>()?;
+        }
         plan.meeting = meeting.as_ref();
         let prepared = self.prepared.get().ok_or("nothing was prepared")?;
         let begun = restart::begin(&plan, *prepared)?;
@@ -106,7 +126,10 @@ impl NextLife for Comeback {
         let here = addresses::of_this_host();
         let meeting = here.iter().find(|it| !it.is_loopback()).or(here.first())?;
         let known = &self.generation.model().machine.addresses;
-        Some((SocketAddr::new(*meeting, port), moved(known, &here)))
+        let whole = moved(known, &here);
+        let ports = self.listeners.get().into_iter().flat_map(|it| moved_ports(&it.moved, &whole));
+        let own = self.share.loopbacks();
+        Some((SocketAddr::new(*meeting, port), ports.chain(own).chain(whole.iter().copied()).collect()))
     }
 
     fn root_status(&self) -> Option<i32> {
@@ -129,11 +152,29 @@ fn moved(known: &[IpAddr], here: &[IpAddr]) -> Vec<(SocketAddr, SocketAddr)> {
     pairs
 }
 
+/// Ports that are others now, at each address by which they are reached.
+fn moved_ports(
+    ports: &[(SocketAddr, SocketAddr)],
+    whole: &[(SocketAddr, SocketAddr)],
+) -> Vec<(SocketAddr, SocketAddr)> {
+    let mut pairs = Vec::new();
+    for (old, new) in ports.iter().filter(|(old, new)| old.port() != new.port()) {
+        pairs.push((*old, *new));
+        if old.ip().is_unspecified() {
+            let of_kind = whole.iter().filter(|it| it.0.is_ipv4() == old.is_ipv4());
+            pairs.extend(
+                of_kind.map(|it| (SocketAddr::new(it.0.ip(), old.port()), SocketAddr::new(it.1.ip(), new.port()))),
+            );
+        }
+    }
+    pairs
+}
+
 fn meeting(listener: &TcpListener, token: Token, life: &Life) -> Result<Meeting, Box<dyn Error>> {
     let places = link::read_places(life.folder.path())?;
     let places: BTreeMap<u32, SocketAddr> = places.into_iter().map(|it| (it.node.0, it.meeting)).collect();
     let listener = OwnedFd::from(listener.try_clone()?);
-    Ok(Meeting { listener, own: life.record.node, places, token })
+    Ok(Meeting { listener, listeners: Vec::new(), own: life.record.node, places, token })
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use coordinator_protocol::node::Place;
 use hijack_abi::Segment;
-use hijack_abi::addresses::{Connection, Entry, Ports, Sorted, TableError};
+use hijack_abi::addresses::{Connection, Entry, Ports, Sorted, TableError, loopback};
 use nix::net::if_::InterfaceFlags;
 
 /// Addresses of this host that are up, loopback too; link-local ones are of no use to others.
@@ -27,18 +27,61 @@ pub fn of_this_host() -> Vec<IpAddr> {
     up.filter_map(ip).filter(usable).collect()
 }
 
-/// The table of a virtual node whose job lives in these places.
+/// How a virtual node of a restarted job shares its host with others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Which of the host's virtual nodes it is.
+    pub place: u8,
+    /// Ports that its sockets take; none where it has the host for itself.
+    pub ports: Ports,
+}
+
+/// Ports that the virtual nodes of a host divide among themselves: below the kernel's own range, above well-known ones.
+const SHARED_PORTS: [u16; 2] = [20_000, 32_000];
+
+impl Share {
+    /// Of virtual node `node`, where `hosts` has the host of each.
+    #[must_use]
+    pub fn of(hosts: &[String], node: u32) -> Self {
+        let Some(host) = hosts.get(node as usize) else { return Self::default() };
+        let place = hosts[..node as usize].iter().filter(|it| *it == host).count();
+        let count = hosts.iter().filter(|it| *it == host).count();
+        let [first, end] = SHARED_PORTS;
+        let each = (end - first) / u16::try_from(count).unwrap_or(u16::MAX);
+        let first = first + each * place as u16;
+        let ports = if count > 1 && each > 0 { Ports { first, last: first + each - 1 } } else { Ports::NONE };
+        Self { place: u8::try_from(place).unwrap_or(u8::MAX), ports }
+    }
+
+    /// Loopback addresses that are its own, where others on the host have the usual ones.
+    pub fn loopbacks(self) -> impl Iterator<Item = (SocketAddr, SocketAddr)> {
+        let used: [IpAddr; 3] = [[127, 0, 0, 1].into(), [127, 0, 1, 1].into(), [0, 0, 0, 0, 0, 0, 0, 1_u16].into()];
+        let own = move |old: IpAddr| {
+            let new = loopback(self.place, old)?;
+            (self.place > 0).then(|| (SocketAddr::new(old, 0), SocketAddr::new(new, 0)))
+        };
+        used.into_iter().filter_map(own)
+    }
+}
+
+/// The table of a virtual node whose job lives in these places; `hosts` has the host of each.
 #[must_use]
-pub fn table_of(places: &[Place], own: u32) -> Table {
-    let mut table = Table::default();
+pub fn table_of(places: &[Place], own: u32, hosts: &[String]) -> Table {
+    let mut table = Table::sharing(Share::of(hosts, own).ports);
     let mut entered = HashSet::new();
     // Its own first: of several that share an address the first comes back.
     let (mine, others): (Vec<&Place>, Vec<&Place>) = places.iter().partition(|it| it.node.0 == own);
     for place in mine.into_iter().chain(others) {
-        let is_own = place.node.0 == own;
-        for (old, new) in place.addresses.iter().filter(|(old, new)| old != new && entered.insert(*old)) {
+        let (is_own, ports) = (place.node.0 == own, Share::of(hosts, place.node.0).ports);
+        for (old, new) in &place.addresses {
+            let is_of_one = old.ip().is_loopback() || old.ip().is_unspecified();
+            // On a host that is shared the way back tells one from another by their ports, also where nothing moved.
+            let leads_nowhere = old == new && ports == Ports::NONE;
+            if leads_nowhere || (is_of_one && !is_own) || !entered.insert(*old) {
+                continue;
+            }
             match old.port() {
-                0 => table.address(old.ip(), new.ip(), Ports::NONE, is_own),
+                0 => table.address(old.ip(), new.ip(), if is_of_one { Ports::NONE } else { ports }, is_own),
                 _ => table.exact(*old, *new, is_own),
             }
         }

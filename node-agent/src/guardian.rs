@@ -90,6 +90,9 @@ impl LaunchError {
     }
 }
 
+/// In the job's folder: why the job's processes could not be made, for the agent.
+pub const FAILURE: &str = "failure";
+
 /// What a guardian is given by the command that it is.
 #[derive(Clone, Copy, Debug)]
 pub struct Tool<'a> {

@@ -128,8 +128,9 @@ impl<'life> Coordinator<'life> {
                 Ok(Event::Over) | Err(RecvTimeoutError::Disconnected) => return self.end(),
                 Err(RecvTimeoutError::Timeout) => self.let_time_pass(),
             }
-            self.advance_restart();
+            // Greetings first: nobody can be told anything before.
             self.put_out();
+            self.advance_restart();
         }
     }
 
@@ -184,8 +185,8 @@ impl<'life> Coordinator<'life> {
                 let Some(session) = self.nodes.leave(peer) else { return };
                 let node = self.machine.members().node_of(session);
                 self.machine.handle_broken(now, session);
-                for node in node {
-                    self.restart.iter_mut().for_each(|it| it.note_parted(node));
+                if let (Some(node), Some(restart)) = (node, &mut self.restart) {
+                    restart.note_parted(node);
                 }
             }
             ServerEvent::Refused { from, reason, count } => {

@@ -9,6 +9,7 @@ use coordinator_protocol::restart::{Deed, Done};
 use super::Agent;
 use super::link::Input;
 use crate::addresses;
+use crate::guardian::FAILURE;
 use crate::guardian::board::Comeback;
 use crate::guardian::{Life, NextLife, sys};
 use crate::link;
@@ -31,7 +32,8 @@ fn build(life: &Life, next: &dyn NextLife, ready: &mut dyn FnMut() -> Result<(),
     let _ = life.to_guardian.write(1);
     while life.board.namespace().is_none() {
         if life.board.comeback() == Comeback::Failed || nix::unistd::getppid().as_raw() as u32 != life.record.guardian {
-            return Err("the job's processes could not be made".into());
+            let why = std::fs::read_to_string(life.folder.path().join(FAILURE)).unwrap_or_default();
+            return Err(if why.is_empty() { "its guardian ended".into() } else { why });
         }
         thread::sleep(LOOK_AGAIN);
     }
@@ -53,7 +55,7 @@ impl Agent<'_> {
                 },
                 Deed::Build(places) => {
                     let folder = self.life.folder.path();
-                    let table = addresses::table_of(&places, self.life.record.node);
+                    let table = addresses::table_of(&places, self.life.record.node, &self.life.record.hosts);
                     let noted = link::write_places(folder, &places)
                         .map_err(|error| format!("cannot write into {}: {error}", folder.display()))
                         .and_then(|()| {

@@ -4,6 +4,7 @@
 //! in the ledger or on the board.
 
 use std::os::fd::AsFd;
+use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::Sender;
 use std::sync::{Condvar, Mutex};
 use std::thread;
@@ -41,6 +42,8 @@ struct Agent<'life> {
     round: Mutex<()>,
     /// How the link is reached, once there is one.
     inputs: Mutex<Option<Sender<link::Input>>>,
+    /// Requests that are being handed on to the coordinator.
+    relays: AtomicUsize,
     /// Set, and told, when other nodes are wanted.
     wanted: (Mutex<bool>, Condvar),
     /// Those that wait for an answer, to be told when the job ends.
@@ -78,6 +81,7 @@ pub fn main(life: &Life, next: Option<&dyn NextLife>) -> ! {
         guardian,
         round: Mutex::new(()),
         inputs: Mutex::default(),
+        relays: AtomicUsize::new(0),
         wanted: Default::default(),
         waiting: Mutex::default(),
     };

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,10 +27,17 @@ impl Agent<'_> {
         *lock(&self.wanted.0) = true;
         self.wanted.1.notify_all();
     }
+
+    /// Hands a request to the coordinator, which is started where there is none, and its answers back.
+    pub(super) fn relay(&self, stream: &UnixStream, request: &Request) -> io::Result<()> {
+        self.relays.fetch_add(1, Ordering::AcqRel);
+        let relayed = relay(self.life, stream, request);
+        self.relays.fetch_sub(1, Ordering::AcqRel);
+        relayed
+    }
 }
 
-/// Hands a request to the coordinator, which is started where there is none, and its answers back.
-pub(super) fn relay(life: &Life, stream: &UnixStream, request: &Request) -> io::Result<()> {
+fn relay(life: &Life, stream: &UnixStream, request: &Request) -> io::Result<()> {
     if life.record.node != 0 {
         let reason = "this is not the node where the job was started: ask there".to_owned();
         return answer(stream, &Answer::Failed { reason });

@@ -19,9 +19,12 @@ use super::{Agent, CheckpointContext};
 use crate::checkpoint::Round;
 use crate::files::{Across, Unsent};
 use crate::guardian::board::Progress;
+use crate::guardian::sys;
 
 /// Between two looks at send queues.
 const LOOK_AGAIN: Duration = Duration::from_micros(300);
+/// How long an answer that is handed on may take.
+const SAYS_SO: Duration = Duration::from_secs(2);
 /// How often the coordinator is told how far the writing is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
@@ -103,6 +106,13 @@ impl Agent<'_> {
         {
             let ended = hands.round.end(hands.park.generation);
             ended.unwrap_or_else(|error| eprintln!("{}: {error}", self.life.tool));
+            // The guardian waits for this agent: first whoever asked is told, and the coordinator.
+            let until = Instant::now() + SAYS_SO;
+            while self.relays.load(Ordering::Acquire) > 0 && Instant::now() < until {
+                thread::sleep(LOOK_AGAIN);
+            }
+            self.take_leave();
+            sys::exit_now(0);
         }
         if self.life.record.node != 0 {
             eprintln!("{}: {reason}", self.life.tool);

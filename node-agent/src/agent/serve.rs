@@ -11,7 +11,6 @@ use coordinator_protocol::{Answer, Mode, Request, Status, decode, encode, read_l
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::getuid;
 
-use super::relay::relay;
 use super::{Agent, Wish};
 use crate::guardian::sys;
 use crate::tasks::Job;
@@ -35,9 +34,9 @@ impl Agent<'_> {
             Ok(Request::Status) => answer(&stream, &Answer::Status(self.status())),
             Ok(request @ Request::Launch { .. }) => {
                 self.want_coordinator();
-                relay(self.life, &stream, &request)
+                self.relay(&stream, &request)
             }
-            Ok(request @ Request::Checkpoint { .. }) if self.is_one_of_many() => relay(self.life, &stream, &request),
+            Ok(request @ Request::Checkpoint { .. }) if self.is_one_of_many() => self.relay(&stream, &request),
             Ok(Request::Checkpoint { kill, stop, timeout_s }) => {
                 let mode = if stop || self.life.record.stop { Mode::Stop } else { Mode::Twin };
                 self.checkpoint(&stream, Wish { kill, mode, timeout_s })

@@ -23,6 +23,7 @@ mod inotify;
 mod install;
 pub(crate) mod keeper;
 pub mod ledger;
+pub mod listeners;
 mod netlink;
 pub mod pairing;
 mod path;

@@ -41,6 +41,8 @@ const CHUNK_BYTES: usize = 1 << 20;
 pub struct Meeting {
     /// This node's listening socket.
     pub listener: OwnedFd,
+    /// Listening sockets of the job, bound before: by file of the model.
+    pub listeners: Vec<(FileIndex, OwnedFd)>,
     /// This virtual node.
     pub own: u32,
     /// Meeting points by virtual node.
@@ -68,6 +70,10 @@ pub fn pair_all(
     files: &[OpenFile],
     opened: &mut [Option<OwnedFd>],
 ) -> Result<(), FilesError> {
+    for (at, bound) in meeting.iter().flat_map(|it| &it.listeners) {
+        let own = bound.try_clone().map_err(error("keep", files, *at))?;
+        opened[*at] = Some(own);
+    }
     let ends: Vec<(FileIndex, &Socket, Remote)> = files
         .iter()
         .enumerate()

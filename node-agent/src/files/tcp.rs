@@ -127,8 +127,11 @@ pub fn open_all(files: &[OpenFile], opened: &mut [Option<OwnedFd>]) -> Result<()
         .collect();
     let passing = connect_pairs(files, &mine, opened)?;
     for (at, socket) in &mine {
-        if opened[*at].is_none() && socket.in_backlog_of.is_none() {
-            opened[*at] = Some(unconnected(socket)?);
+        match &opened[*at] {
+            // Bound before, see [`super::listeners`].
+            Some(bound) if socket.backlog.is_some() => listen(bound, socket)?,
+            None if socket.in_backlog_of.is_none() => opened[*at] = Some(unconnected(socket)?),
+            _ => {}
         }
     }
     for (at, socket) in &mine {
@@ -236,7 +239,7 @@ fn connect_once(server: (&Socket, &[u8]), client: (&Socket, &[u8])) -> io::Resul
     Ok((accepted, connecting))
 }
 
-fn reusable(socket: &Socket) -> io::Result<OwnedFd> {
+pub(super) fn reusable(socket: &Socket) -> io::Result<OwnedFd> {
     let made = socket::fresh(socket)?;
     raw::set_option_int(made.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
     Ok(made)
@@ -255,10 +258,15 @@ fn unconnected(socket: &Socket) -> Result<OwnedFd, FilesError> {
             other => other.map_err(error("bind", socket))?,
         }
     }
-    if let Some(backlog) = socket.backlog {
-        raw::listen(made.as_raw_fd(), backlog).map_err(error("listen on", socket))?;
-    }
+    listen(&made, socket)?;
     Ok(made)
+}
+
+fn listen(bound: &OwnedFd, socket: &Socket) -> Result<(), FilesError> {
+    match socket.backlog {
+        Some(backlog) => raw::listen(bound.as_raw_fd(), backlog).map_err(error("listen on", socket)),
+        None => Ok(()),
+    }
 }
 
 fn connect_to_listener(socket: &Socket) -> Result<OwnedFd, FilesError> {

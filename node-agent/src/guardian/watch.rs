@@ -11,7 +11,7 @@ use super::board::Comeback;
 use super::daemons::Daemons;
 use super::ranks::Ranks;
 use super::sys::Inherited;
-use super::{Life, Namespace, NextLife, Root, ending, members, sys};
+use super::{FAILURE, Life, Namespace, NextLife, Root, ending, members, sys};
 use crate::agent;
 use crate::files::{keeper, refill};
 
@@ -123,7 +123,11 @@ impl<'life> Guardian<'life> {
         match next.begin(self.life) {
             Ok(namespace) => self.life.board.set_namespace(namespace),
             Err(error) => {
-                self.say(&format!("cannot restart the job: {error}"));
+                // The coordinator says it where there is one.
+                if self.life.record.nodes < 2 {
+                    self.say(&format!("cannot restart the job: {error}"));
+                }
+                let _ = std::fs::write(self.life.folder.path().join(FAILURE), error.to_string());
                 self.life.board.set_comeback(Comeback::Failed);
                 self.ended = Some(FAILED << 8);
             }

@@ -52,8 +52,9 @@ pub fn enter(plan: &RestartPlan<'_>, board: Board) -> Result<u32, RestartError> 
 }
 
 fn unshare_all(plan: &RestartPlan<'_>) -> Result<(), RestartError> {
-    let meeting = plan.meeting.map(|it| it.listener.as_raw_fd());
-    let keep: Vec<RawFd> = [plan.segment].into_iter().chain(plan.stdio).chain(meeting).collect();
+    let meeting = plan.meeting.iter().map(|it| it.listener.as_raw_fd());
+    let listeners = plan.meeting.iter().flat_map(|it| &it.listeners).map(|it| it.1.as_raw_fd());
+    let keep: Vec<RawFd> = [plan.segment].into_iter().chain(plan.stdio).chain(meeting).chain(listeners).collect();
     stand_in::close_all_but(3, &keep).map_err(RestartError::system("close", "the guardian's descriptors"))?;
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
     let refused = |deed: &'static str| {
