@@ -112,10 +112,16 @@ impl Agent<'_> {
                 thread::sleep(LOOK_AGAIN);
             }
             self.take_leave();
+            self.end_elsewhere();
             sys::exit_now(0);
         }
+        eprintln!("{}: {reason}", self.life.tool);
+        self.end_elsewhere();
+    }
+
+    /// On the first node the root's end is the job's.
+    fn end_elsewhere(&self) {
         if self.life.record.node != 0 {
-            eprintln!("{}: {reason}", self.life.tool);
             self.life.board.end();
             let _ = self.life.to_guardian.write(1);
         }

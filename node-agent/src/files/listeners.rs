@@ -13,7 +13,7 @@ use super::{FilesError, ports, socket, sys_socket as raw, tcp};
 /// What [`bind_all`] has bound.
 #[derive(Debug, Default)]
 pub struct Listeners {
-    /// By file of the model; bound, not listening yet.
+    /// By file of the model.
     pub sockets: Vec<(FileIndex, OwnedFd)>,
     /// Where the program thinks that it listens, and where it does.
     pub moved: Vec<(SocketAddr, SocketAddr)>,
@@ -47,7 +47,10 @@ fn bind(socket: &Socket, old: SocketAddr, place: u8) -> io::Result<(OwnedFd, Soc
     let mut last = io::Error::from_raw_os_error(libc::EADDRINUSE);
     for (ip, port) in candidates {
         let made = tcp::reusable(socket)?;
-        match ports::bind(made.as_raw_fd(), &raw::address(socket.family, SocketAddr::new(ip, port))?) {
+        let bound = ports::bind(made.as_raw_fd(), &raw::address(socket.family, SocketAddr::new(ip, port))?);
+        // Two sockets that do not listen may share a port: only who listens has it. The builder undoes it for as long as
+        // it makes connections anew that have this port, too.
+        match bound.and_then(|()| raw::listen(made.as_raw_fd(), 1)) {
             Ok(()) => {
                 let bound = raw::inet(&raw::name(made.as_raw_fd(), false)?);
                 return Ok((made, bound.unwrap_or(old)));

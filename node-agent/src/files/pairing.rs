@@ -41,7 +41,7 @@ const CHUNK_BYTES: usize = 1 << 20;
 pub struct Meeting {
     /// This node's listening socket.
     pub listener: OwnedFd,
-    /// Listening sockets of the job, bound before: by file of the model.
+    /// Listening sockets of the job, see [`super::listeners`]: by file of the model.
     pub listeners: Vec<(FileIndex, OwnedFd)>,
     /// This virtual node.
     pub own: u32,
@@ -71,8 +71,8 @@ pub fn pair_all(
     opened: &mut [Option<OwnedFd>],
 ) -> Result<(), FilesError> {
     for (at, bound) in meeting.iter().flat_map(|it| &it.listeners) {
-        let own = bound.try_clone().map_err(error("keep", files, *at))?;
-        opened[*at] = Some(own);
+        let own = bound.try_clone().and_then(|own| raw::shutdown(own.as_raw_fd(), libc::SHUT_RD).map(|()| own));
+        opened[*at] = Some(own.map_err(error("keep", files, *at))?);
     }
     let ends: Vec<(FileIndex, &Socket, Remote)> = files
         .iter()
