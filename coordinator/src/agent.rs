@@ -17,7 +17,7 @@ use node_agent::job::{self, JobRecord};
 use node_agent::link::Join;
 use node_agent::memory;
 
-use crate::comeback::Comeback;
+use crate::comeback::{self, Comeback};
 use crate::{coordinate, install, restart, run, time};
 
 /// What its messages begin with.
@@ -97,6 +97,7 @@ fn serve(join: &Join, library: &Path, ready: Option<OwnedFd>) -> Result<ExitCode
         Some(folder) => {
             let generation = memory::Generation::open(&folder, record.node)?;
             record.addresses.clone_from(&generation.model().machine.addresses);
+            record.stand_in = comeback::stand_in(generation.model());
             let restorer = install::find(restart::RESTORER)?;
             let policy = FilePolicy::default();
             let comeback = Comeback::new(generation, policy, restorer, library.to_path_buf(), &record)?;

@@ -15,7 +15,9 @@ use node_agent::guardian::{Life, Namespace, NextLife};
 use node_agent::job::JobRecord;
 use node_agent::link;
 use node_agent::memory;
-use node_agent::restart::{self, Prepared, RestartPlan};
+use node_agent::restart::{self, Ends, Prepared, RestartPlan};
+
+use node_agent_image::model::NodeModel;
 
 use crate::restart::TOOL;
 
@@ -61,6 +63,11 @@ impl Comeback {
             prepared: OnceLock::new(),
         })
     }
+}
+
+/// The pid by which a job knows its guardian.
+pub fn stand_in(model: &NodeModel) -> u32 {
+    model.outsiders.iter().find(|it| it.guardian).map_or(0, |it| it.pid)
 }
 
 /// On all addresses of this host.
@@ -119,6 +126,13 @@ impl NextLife for Comeback {
         let model = self.generation.model();
         restart::complete(&prepared.begun(init, root), model, life.control.segment(), fill, ready)?;
         Ok(())
+    }
+
+    fn moved_connections(&self, life: &Life) -> Vec<(Ends, Ends)> {
+        let (Some(prepared), Some(Namespace { init, root })) = (self.prepared.get(), life.board.namespace()) else {
+            return Vec::new();
+        };
+        restart::moved_connections(&prepared.begun(init, root), self.generation.model())
     }
 
     fn place(&self) -> Option<(SocketAddr, Vec<(SocketAddr, SocketAddr)>)> {

@@ -10,7 +10,7 @@ use node_agent::guardian::{self, Tool};
 use node_agent::job::{self, JobRecord};
 use node_agent_image::model::JobModel;
 
-use crate::comeback::Comeback;
+use crate::comeback::{self, Comeback};
 use crate::generations::{self, Generation};
 use crate::{Failure, coordinate, install, run, time};
 
@@ -95,6 +95,7 @@ fn restart(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     let generation = found.open(nodes[0]).map_err(|error| with_others(error.into(), options, &found))?;
     let mut record = record(options, &found, &generation.model().job)?;
     record.addresses.clone_from(&generation.model().machine.addresses);
+    record.stand_in = comeback::stand_in(generation.model());
     record.hosts = hosts;
     record.nodes = nodes.len() as u32;
     record.token = job::new_id()? + &job::new_id()?;

@@ -87,6 +87,9 @@ pub struct JobRecord {
     /// Of a restarted job of many nodes: the host of each, in their order.
     #[serde(default)]
     pub hosts: Vec<String>,
+    /// Of a restarted job: the pid by which it knows its guardian, in whose place a process of ours stands.
+    #[serde(default)]
+    pub stand_in: u32,
     /// Addresses of the host as the job knows them: where it began.
     #[serde(default)]
     pub addresses: Vec<std::net::IpAddr>,

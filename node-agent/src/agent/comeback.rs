@@ -1,9 +1,12 @@
 //! A restart on one node: alone, or together with others as the coordinator says.
 
+use std::io;
+use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender};
 use std::thread;
 use std::time::Duration;
 
+use coordinator_protocol::node::Place;
 use coordinator_protocol::restart::{Deed, Done};
 
 use super::Agent;
@@ -53,26 +56,38 @@ impl Agent<'_> {
                     Some((meeting, addresses)) => Ok(Done::Bound(meeting, addresses)),
                     None => Err("it has no address".to_owned()),
                 },
-                Deed::Build(places) => {
-                    let folder = self.life.folder.path();
-                    let table = addresses::table_of(&places, self.life.record.node, &self.life.record.hosts);
-                    let noted = link::write_places(folder, &places)
-                        .map_err(|error| format!("cannot write into {}: {error}", folder.display()))
-                        .and_then(|()| {
-                            addresses::write_addresses(self.life.control.segment(), &table)
-                                .map_err(|error| error.to_string())
-                        });
-                    let ready = &mut || {
-                        say(Done::Built);
-                        wait_for_go(deeds)
-                    };
-                    noted.and_then(|()| build(self.life, next, ready)).map(|()| Done::Running)
-                }
+                Deed::Build(places) => self.build_with_others(next, &places, deeds, &say).map(|()| Done::Running),
                 Deed::Go | Deed::End(_) => continue,
             };
             say(done.unwrap_or_else(Done::Failed));
         }
     }
+
+    fn build_with_others(
+        &self,
+        next: &dyn NextLife,
+        places: &[Place],
+        deeds: &Receiver<Deed>,
+        say: &dyn Fn(Done),
+    ) -> Result<(), String> {
+        let (folder, segment) = (self.life.folder.path(), self.life.control.segment());
+        let mut table = addresses::table_of(places, self.life.record.node, &self.life.record.hosts);
+        link::write_places(folder, places).map_err(cannot_write(folder))?;
+        build(self.life, next, &mut || {
+            for (real, remembered) in next.moved_connections(self.life) {
+                table.connection(real, remembered);
+            }
+            addresses::write_addresses(segment, &table).map_err(|error| error.to_string())?;
+            say(Done::Built);
+            wait_for_go(deeds)
+        })
+    }
+}
+
+/// For map_err.
+fn cannot_write(folder: &Path) -> impl FnOnce(io::Error) -> String {
+    let folder = folder.display().to_string();
+    move |error| format!("cannot write into {folder}: {error}")
 }
 
 fn wait_for_go(deeds: &Receiver<Deed>) -> Result<(), String> {

@@ -10,7 +10,7 @@ use super::CheckpointError;
 use super::round::Captured;
 use crate::agent::CheckpointContext;
 use crate::files::{self, ProcessRef};
-use crate::guardian::Root;
+use crate::guardian::{Root, members};
 use crate::memory::{self, Bytes, Owner, Source, pages};
 use crate::objects::Objects;
 use crate::quiesce::ParkedJob;
@@ -53,7 +53,7 @@ pub(super) fn capture(
         node: context.node,
         machine: snapshot::machine(clock, &life.record.addresses),
         job: job(context, &sources, root),
-        outsiders: outsiders(guardian_of(life.root(), context.guardian), &processes),
+        outsiders: outsiders(guardian_of(life.root(), context.guardian, life.record.stand_in), &processes),
         processes,
         files: captured.files,
         objects: objects.objects(),
@@ -95,15 +95,11 @@ fn job(context: &CheckpointContext<'_>, sources: &[snapshot::Source], root: u32)
     }
 }
 
-/// The process that the job knows as its guardian: in a later life that is a stand-in, the root's parent.
-fn guardian_of(root: Root, guardian: u32) -> u32 {
+/// The process that the job knows as its guardian: in a later life that is a stand-in, which the job knows as `stand_in`.
+fn guardian_of(root: Root, guardian: u32, stand_in: Pid) -> u32 {
     match root {
         Root::Child(_) | Root::Elsewhere => guardian,
-        Root::Namespace(namespace) => {
-            let stat = fs::read_to_string(format!("/proc/{}/stat", namespace.root)).unwrap_or_default();
-            let parent = stat.rsplit_once(')').and_then(|it| it.1.split_whitespace().nth(1)?.parse().ok());
-            parent.unwrap_or(guardian)
-        }
+        Root::Namespace(namespace) => members::with_inner_pid(namespace.init, stand_in).unwrap_or(guardian),
     }
 }
 

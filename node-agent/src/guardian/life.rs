@@ -10,6 +10,7 @@ use super::board::Board;
 use super::control::Control;
 use crate::files::Ledger;
 use crate::job::{JobFolder, JobRecord};
+use crate::restart::Ends;
 
 /// The job's root process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +88,10 @@ pub trait NextLife: Sync {
     /// # Errors
     /// For a person; the job is ended.
     fn complete(&self, life: &Life, ready: &mut dyn FnMut() -> Result<(), String>) -> Result<(), Box<dyn Error>>;
+
+    /// In the agent, when all are in their parks: connections to other nodes, what their ends are and what their programs
+    /// remember.
+    fn moved_connections(&self, life: &Life) -> Vec<(Ends, Ends)>;
 
     /// Where the builders of other nodes find this one's, and addresses that the job knows → what they are here; None on
     /// one node.

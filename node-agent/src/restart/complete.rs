@@ -298,7 +298,7 @@ fn targets(begun: &Begun, model: &NodeModel) -> Result<Targets, RestartError> {
 }
 
 /// Pid in the innermost namespace → pid here, of all descendants.
-fn descendants(init: u32) -> HashMap<Pid, u32> {
+pub(super) fn descendants(init: u32) -> HashMap<Pid, u32> {
     let (mut found, mut rest) = (HashMap::new(), vec![init]);
     while let Some(host) = rest.pop() {
         let status = fs::read_to_string(format!("/proc/{host}/status")).unwrap_or_default();

@@ -23,6 +23,7 @@ mod board;
 mod builder;
 mod check;
 mod complete;
+mod connections;
 mod error;
 mod init;
 mod loader;
@@ -35,6 +36,7 @@ mod tree;
 mod write_orders;
 
 pub use complete::{RestartCost, Targets, complete};
+pub use connections::{Ends, moved_connections};
 pub use error::RestartError;
 
 use board::Board;
