@@ -2,6 +2,9 @@
 //!
 //! `cargo xtask test` runs this program as root, which makes the nodes; what runs on them is an ordinary user.
 
+#[path = "cluster/restarts.rs"]
+mod restarts;
+
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
