@@ -15,6 +15,9 @@ use crate::program::Program;
 /// The longest that a checkpoint of the tests' small jobs may take.
 const CHECKPOINT_LIMIT: Duration = Duration::from_secs(60);
 
+/// For this file a program waits that is [held](Program::held_at).
+const GO_ON: &str = "go-on";
+
 /// A running job and its history.
 pub struct Job {
     /// What it runs.
@@ -166,6 +169,8 @@ impl Job {
 
     /// Waits for a good end; the program's result.
     pub fn finish(&mut self) -> String {
+        let go_on = self.home.join(GO_ON);
+        fs::write(&go_on, "").unwrap_or_else(|cause| panic!("cannot write {}: {cause}", go_on.display()));
         let status = self.wait();
         let text = self.text();
         assert!(

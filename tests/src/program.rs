@@ -58,6 +58,13 @@ impl Program {
         Program::new(source, command)
     }
 
+    /// The same, waiting after a step until the test wants its end ([`crate::Job::finish`]).
+    pub fn held_at(&self, step: u64) -> Program {
+        let mut held = self.clone();
+        held.environment.push(("SLACKWATER_HOLD".to_owned(), step.to_string()));
+        held
+    }
+
     /// The same under another name of its folder.
     pub fn named(mut self, name: &str) -> Program {
         self.name = name.to_owned();

@@ -36,8 +36,9 @@ pub fn native_text(program: &Program) -> String {
 pub fn in_three_ways(program: &Program, at: u64) {
     let want = native(program);
     untouched(program, &want);
-    resumed(program, &want, at);
-    let cost = restarted(program, &want, at);
+    let held = program.held_at(4 * at);
+    resumed(&held, &want, at);
+    let cost = restarted(&held, &want, at);
     println!("{}: {}", program.name, cost.0);
 }
 

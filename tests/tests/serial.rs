@@ -101,13 +101,13 @@ fn execs() {
 /// A shell script: a program that execs others, reads itself as it goes, and whose children come and go.
 #[test]
 fn shell_script() {
-    let script = "sum=0; i=0; while [ $i -lt 200 ]; do i=$((i+1)); part=$(expr $i \\* 3); sum=$(( (sum * 31 + part) % 1000003 )); sleep 0.01; echo step $i $sum; done; echo RESULT $sum";
+    let script = "sum=0; i=0; while [ $i -lt 200 ]; do i=$((i+1)); part=$(expr $i \\* 3); sum=$(( (sum * 31 + part) % 1000003 )); sleep 0.01; echo step $i $sum; if [ \"$i\" = \"$SLACKWATER_HOLD\" ]; then until [ -e go-on ]; do sleep 0.01; done; fi; done; echo RESULT $sum";
     in_three_ways(&Program::new("script", ["sh", "-c", script]), 30);
 }
 
 /// An interpreter with threads of its own and vectorised code.
 #[test]
 fn python() {
-    let script = "import time,hashlib,threading\nh=b'x'\ndef more():\n  global h\n  h=hashlib.sha256(h).digest()\nfor k in range(1,201):\n  t=threading.Thread(target=more);t.start();t.join();time.sleep(0.01);print('step',k,h.hex()[:8],flush=True)\nprint('RESULT',h.hex())";
+    let script = "import os,time,hashlib,threading\nh=b'x'\ndef more():\n  global h\n  h=hashlib.sha256(h).digest()\nfor k in range(1,201):\n  t=threading.Thread(target=more);t.start();t.join();time.sleep(0.01);print('step',k,h.hex()[:8],flush=True)\n  while str(k)==os.environ.get('SLACKWATER_HOLD') and not os.path.exists('go-on'): time.sleep(0.01)\nprint('RESULT',h.hex())";
     in_three_ways(&Program::new("python", ["/usr/bin/python3", "-c", script]), 30);
 }
