@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Commit, Director, DirectorOutput, Step};
 use crate::node::{Edge, NodeId, Order, Outside, Report, Round, Stage};
-use crate::round::{SLACK, STILL, capture_within};
+use crate::round::{SLACK, STILL};
 
 impl Director {
     /// Handles what a node reports of this round. Anything else is not for it.
@@ -138,7 +138,7 @@ impl Director {
     fn try_capture(&mut self, now: Duration) {
         if self.step == Step::Flush && self.seats.all_at_least(Stage::Flushed) {
             self.step = Step::Capture;
-            self.until = Some(now + capture_within(&self.park.deadlines));
+            self.until = Some(now + Duration::from_millis(self.park.deadlines.command_ms) + SLACK);
             self.barriers += 1;
             self.send_all(&Order::Capture { round: self.park.round });
         }

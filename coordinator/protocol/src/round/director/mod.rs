@@ -210,8 +210,7 @@ impl Director {
         self.until
     }
 
-    /// Before anything else is looked at: what comes after a deadline has not come. The lease of a node that was cut off
-    /// rests on it.
+    /// Before anything else is looked at: what comes after a deadline has not come.
     fn check_deadlines(&mut self, now: Duration) {
         if self.until.is_none_or(|until| now < until) {
             return;
