@@ -1,10 +1,10 @@
 //! What CI runs of the simulation, and that it is what it says it is.
 
-use cluster_sim::sim::{Plan, many, run};
+use cluster_sim::sim::{Plan, What, many, restart, run};
 
 #[test]
 fn no_property_is_broken_in_2000_seeds() {
-    let tally = many(0, 2000);
+    let tally = many(What::Checkpoints, 0, 2000);
     if let Some((seed, outcome)) = tally.broken {
         panic!("seed {seed}: {}\n{}", outcome.broken.unwrap_or_default(), outcome.log.join("\n"));
     }
@@ -19,4 +19,14 @@ fn a_seed_is_a_run() {
         assert_eq!(one, two, "seed {seed}");
         assert_eq!(one.events, run(Plan::of(seed), false).events, "seed {seed} without a log");
     }
+}
+
+#[test]
+fn no_restart_is_torn_in_2000_seeds() {
+    let tally = many(What::Restart, 0, 2000);
+    if let Some((seed, outcome)) = tally.broken {
+        panic!("seed {seed}: {}\n{}", outcome.broken.unwrap_or_default(), outcome.log.join("\n"));
+    }
+    assert!(tally.committed > 500 && tally.failed > 200, "{tally:?}");
+    assert_eq!(restart(7, true), restart(7, true));
 }

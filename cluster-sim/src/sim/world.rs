@@ -26,7 +26,7 @@ pub(super) struct World {
     pub(super) plan: Plan,
     pub(super) rng: Rng,
     pub(super) now_us: u64,
-    pub(super) queue: Queue,
+    pub(super) queue: Queue<Event>,
     pub(super) nodes: Vec<Node>,
     pub(super) streams: Vec<Stream>,
     pub(super) flows: BTreeMap<Flow, usize>,

@@ -43,6 +43,8 @@ pub struct Coordinator {
     /// Its folder is being made, or it is being taken.
     current: Option<Current>,
     next_wish: u64,
+    /// A checkpoint with `kill` is committed: whoever goes now does as it was told.
+    killed: bool,
     outputs: VecDeque<CoordinatorOutput>,
 }
 
@@ -76,6 +78,7 @@ impl Coordinator {
             wishes: VecDeque::new(),
             current: None,
             next_wish: 0,
+            killed: false,
             outputs: VecDeque::new(),
         }
     }
@@ -156,6 +159,7 @@ impl Coordinator {
         if !in_current && !standing.stage.is_over() {
             self.unresolved.insert(hello.node);
             let order = self.verdict(standing.round, standing.generation, standing.stage);
+            self.killed |= standing.kill && matches!(order, Order::Committed { .. });
             self.send(hello.node, order);
         }
         if let Some(director) = self.current.as_mut().and_then(|it| it.director.as_mut()) {
@@ -194,7 +198,7 @@ impl Coordinator {
     pub fn handle_broken(&mut self, now: Duration, session: SessionId) {
         let Some(node) = self.members.handle_broken(now, session) else { return };
         if let Some(director) = self.current.as_mut().and_then(|it| it.director.as_mut()) {
-            director.handle_parted(node);
+            director.handle_parted(now, node);
         }
         self.advance(now);
     }
@@ -213,7 +217,7 @@ impl Coordinator {
                 let living = self.members.all().iter().filter(|(_, member)| !member.lost);
                 let seats: BTreeMap<NodeId, Seat> = living.map(|(node, it)| (*node, seat(it))).collect();
                 let mut director = Director::begin(now, park, seats);
-                self.members.absent().for_each(|(node, _)| director.handle_parted(node));
+                self.members.absent().for_each(|(node, _)| director.handle_parted(now, node));
                 current.director = Some(director);
             }
             Err(reason) => {
@@ -228,6 +232,7 @@ impl Coordinator {
     /// Handles that the commit is made.
     pub fn handle_durable(&mut self, now: Duration, durable: Durable) {
         self.committed.insert(durable.commit().generation());
+        self.killed |= self.current.as_ref().is_some_and(|it| it.wish.kill);
         if let Some(director) = self.current.as_mut().and_then(|it| it.director.as_mut()) {
             director.handle_durable(durable);
         }
@@ -291,7 +296,9 @@ impl Coordinator {
             if let Some(director) = self.current.as_mut().and_then(|it| it.director.as_mut()) {
                 director.handle_lost(now, node);
             }
-            self.outputs.push_back(CoordinatorOutput::Lost(node));
+            if !self.killed {
+                self.outputs.push_back(CoordinatorOutput::Lost(node));
+            }
         }
         self.take_directors_outputs();
         if self.director().is_some_and(Director::is_over) {
@@ -342,6 +349,9 @@ impl Coordinator {
 
     /// Why no round can begin now.
     fn in_the_way(&self) -> Option<String> {
+        if self.killed {
+            return Some("the job was ended by the last checkpoint".to_owned());
+        }
         if let Some((node, member)) = self.members.all().iter().find(|(_, member)| member.lost) {
             return Some(format!("{} ({node}) is lost", member.host));
         }
