@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Which crates of ours a crate may depend on.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
+    ("cluster-sim", &["coordinator-protocol"]),
     ("coordinator", &["coordinator-protocol", "node-agent", "node-agent-image"]),
     ("coordinator-protocol", &[]),
     ("hijack", &["hijack-abi", "hijack-sys"]),

@@ -101,7 +101,7 @@ impl World {
             }
             self.handle(event);
             self.check_always();
-            if self.outcome.events % 64 == 0 && self.is_quiet() {
+            if self.outcome.events.is_multiple_of(64) && self.is_quiet() {
                 break;
             }
             self.check_patience();

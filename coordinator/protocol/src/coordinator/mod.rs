@@ -18,6 +18,8 @@
 //! Order of calls: any inputs, then [`Coordinator::poll_output`] until `None`, then [`Coordinator::poll_timeout`].
 
 mod outputs;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -43,8 +45,8 @@ pub struct Coordinator {
     /// Its folder is being made, or it is being taken.
     current: Option<Current>,
     next_wish: u64,
-    /// A checkpoint with `kill` is committed: whoever goes now does as it was told.
-    killed: bool,
+    /// The job was told to end, or a checkpoint with `kill` is committed: whoever goes now does as it was told.
+    over: bool,
     outputs: VecDeque<CoordinatorOutput>,
 }
 
@@ -78,7 +80,7 @@ impl Coordinator {
             wishes: VecDeque::new(),
             current: None,
             next_wish: 0,
-            killed: false,
+            over: false,
             outputs: VecDeque::new(),
         }
     }
@@ -134,6 +136,7 @@ impl Coordinator {
 
     /// Ends the job on every node.
     pub fn end(&mut self, reason: &str) {
+        self.over = true;
         let nodes: Vec<NodeId> = self.members.all().keys().copied().collect();
         for node in nodes {
             self.send(node, Order::End { reason: reason.to_owned() });
@@ -159,7 +162,7 @@ impl Coordinator {
         if !in_current && !standing.stage.is_over() {
             self.unresolved.insert(hello.node);
             let order = self.verdict(standing.round, standing.generation, standing.stage);
-            self.killed |= standing.kill && matches!(order, Order::Committed { .. });
+            self.over |= standing.kill && matches!(order, Order::Committed { .. });
             self.send(hello.node, order);
         }
         if let Some(director) = self.current.as_mut().and_then(|it| it.director.as_mut()) {
@@ -232,7 +235,7 @@ impl Coordinator {
     /// Handles that the commit is made.
     pub fn handle_durable(&mut self, now: Duration, durable: Durable) {
         self.committed.insert(durable.commit().generation());
-        self.killed |= self.current.as_ref().is_some_and(|it| it.wish.kill);
+        self.over |= self.current.as_ref().is_some_and(|it| it.wish.kill);
         if let Some(director) = self.current.as_mut().and_then(|it| it.director.as_mut()) {
             director.handle_durable(durable);
         }
@@ -296,7 +299,7 @@ impl Coordinator {
             if let Some(director) = self.current.as_mut().and_then(|it| it.director.as_mut()) {
                 director.handle_lost(now, node);
             }
-            if !self.killed {
+            if !self.over {
                 self.outputs.push_back(CoordinatorOutput::Lost(node));
             }
         }
@@ -349,8 +352,8 @@ impl Coordinator {
 
     /// Why no round can begin now.
     fn in_the_way(&self) -> Option<String> {
-        if self.killed {
-            return Some("the job was ended by the last checkpoint".to_owned());
+        if self.over {
+            return Some("the job is over".to_owned());
         }
         if let Some((node, member)) = self.members.all().iter().find(|(_, member)| member.lost) {
             return Some(format!("{} ({node}) is lost", member.host));

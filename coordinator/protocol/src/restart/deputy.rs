@@ -1,8 +1,8 @@
 //! The agent's end of a restart. Order of calls: any inputs, then [`Deputy::poll_output`] until `None`, then
 //! [`Deputy::poll_timeout`].
 
+use core::net::SocketAddr;
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::node::{Order, Place, Prepare, Report, RestartStage as Stage, Welcome, shorten};

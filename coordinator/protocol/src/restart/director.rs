@@ -9,8 +9,8 @@
 //!
 //! Order of calls: any inputs, then [`Director::poll_output`] until `None`, then [`Director::poll_timeout`].
 
+use core::net::SocketAddr;
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{GO, STILL};

@@ -27,6 +27,8 @@ mod deputy;
 mod director;
 mod matching;
 mod streams;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

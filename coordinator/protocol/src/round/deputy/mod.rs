@@ -184,7 +184,9 @@ impl Deputy {
             Order::Committed { round, .. } => self.committed(round),
             Order::End { reason } => self.deed(Deed::End(reason)),
             Order::Holders { round, flows } if self.is_in(round, Stage::Flushing) => self.holders(flows),
-            Order::Outside { round, edges } if self.is_in(round, Stage::Flushing) => {
+            Order::Outside { round, edges }
+                if self.is_in(round, Stage::Flushing) || self.is_in(round, Stage::Flushed) =>
+            {
                 self.deed(Deed::Leave(round, edges));
             }
             Order::Capture { round } if self.is_in(round, Stage::Flushed) => self.capture(),

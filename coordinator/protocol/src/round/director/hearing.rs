@@ -28,7 +28,11 @@ impl Director {
                 note(&mut self.cost.flushed_us, now - self.begun);
                 self.try_capture(now);
             }
-            Report::Captured { .. } if matches!(seat.stage, Stage::Flushed) => self.captured(now, node),
+            Report::Captured { .. } if self.step < Step::Capture => {
+                let name = seat.name(node);
+                self.fail(format!("{name} says that it has captured before it was told to"));
+            }
+            Report::Captured { .. } if seat.stage == Stage::Capturing => self.captured(now, node),
             Report::Resumed { stall_us, .. } if seat.stage == Stage::Resuming => {
                 seat.stall_us = stall_us;
                 self.seats.enter(node, Stage::Writing);
@@ -140,15 +144,12 @@ impl Director {
             self.step = Step::Capture;
             self.until = Some(now + Duration::from_millis(self.park.deadlines.command_ms) + SLACK);
             self.barriers += 1;
+            self.seats.enter_all(now, Stage::Capturing);
             self.send_all(&Order::Capture { round: self.park.round });
         }
     }
 
     fn captured(&mut self, now: Duration, node: NodeId) {
-        if self.step != Step::Capture {
-            let name = self.seats.get(node).map(|seat| seat.name(node)).unwrap_or_default();
-            return self.fail(format!("{name} says that it has captured before it was told to"));
-        }
         self.seats.enter(node, Stage::Captured);
         note(&mut self.cost.captured_us, now - self.begun);
         if self.seats.all_at_least(Stage::Captured) {
