@@ -1,4 +1,4 @@
-//! Set-up and everyday commands: `cargo xtask install | demo | test | bench`.
+//! Set-up and everyday commands: `cargo xtask install | demo | test | sim | bench`.
 //!
 //! Each command sets up what it needs and says what it installs. What runs jobs runs them as an ordinary user even when
 //! xtask itself is root: the product must work without privileges, and mpirun refuses root.
@@ -10,6 +10,7 @@ mod install;
 mod packages;
 mod rsmpi;
 mod session;
+mod sim;
 mod test;
 mod user;
 
@@ -44,6 +45,12 @@ enum Command {
         /// Only tests whose name contains this.
         filter: Option<String>,
     },
+    /// Simulates checkpoints and restarts over many nodes, each seed a run; a seed that breaks a property is printed with its log.
+    Sim {
+        /// --seeds N, --seed S (the first, or with --log the only one), --checkpoints, --restarts.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+        options: Vec<String>,
+    },
     /// Measures the figures of docs/performance.md as ratios against a peer in the same run.
     Bench {
         /// Only figures whose name contains this.
@@ -56,6 +63,7 @@ fn main() -> ExitCode {
         Command::Install { prefix } => install::install(&prefix).map(|()| true),
         Command::Demo => demo::demo(),
         Command::Test { full, filter } => test::test(full, filter.as_deref()),
+        Command::Sim { options } => sim::sim(&options),
         Command::Bench { filter } => bench::bench(filter.as_deref()),
     };
     match outcome {

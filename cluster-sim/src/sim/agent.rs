@@ -185,6 +185,8 @@ impl World {
             Deed::Flush(_) | Deed::Watch(..) => 0,
             Deed::Owe(..) | Deed::Keep(..) | Deed::Settle(..) | Deed::Fetch(..) | Deed::Delivered(..) => 20,
             Deed::ReadOut(..) | Deed::ReadRest(..) => 100,
+            // A big process, a slow fork, a page that has to come from a swap disk.
+            Deed::Capture(..) if self.chance(30) => self.rng.u64(1..1000) * 10 * MS,
             Deed::Capture(..) => 5 * MS,
             Deed::Resume(_) | Deed::Free(_) => MS,
             Deed::Write(_) => {

@@ -1,6 +1,6 @@
 //! What must hold, each property under its name.
 
-use coordinator_protocol::node::{NodeId, Round};
+use coordinator_protocol::node::{NodeId, Round, Stage};
 
 use super::disk::Disk;
 use super::job::byte;
@@ -116,6 +116,7 @@ impl World {
             return;
         }
         self.check_disk();
+        self.check_verdicts();
         self.check_bytes();
     }
 
@@ -126,6 +127,25 @@ impl World {
         for round in named {
             if let Err(how) = self.is_restorable(&left, round) {
                 self.broken("committed means restorable", how);
+            }
+        }
+    }
+
+    /// *One outcome per round*: every node that is left has heard what the disk says.
+    fn check_verdicts(&mut self) {
+        for number in 0..self.nodes.len() {
+            let standing = self.nodes[number].board.standing.clone();
+            let named = self.disk.folders.get(&standing.round).is_some_and(|folder| folder.named);
+            let (done, lives) = (standing.stage == Stage::Done, self.nodes[number].lives());
+            if lives && done != named {
+                let stage = standing.stage.deed();
+                self.broken(
+                    "one outcome per round",
+                    format!("node {number} is {stage} in {} ({named})", standing.round),
+                );
+            }
+            if lives && named && standing.kill {
+                self.broken("one outcome per round", format!("node {number} lives on after a checkpoint with kill"));
             }
         }
     }

@@ -72,16 +72,22 @@ pub(super) enum HeadStep {
 }
 
 /// Events by time, and those of one time in the order in which they were planned.
-#[derive(Debug, Default)]
-pub(super) struct Queue {
+#[derive(Debug)]
+pub(super) struct Queue<E> {
     heap: BinaryHeap<Reverse<(u64, u64, usize)>>,
-    events: Vec<Option<Event>>,
+    events: Vec<Option<E>>,
     free: Vec<usize>,
     count: u64,
 }
 
-impl Queue {
-    pub(super) fn push(&mut self, at_us: u64, event: Event) {
+impl<E> Default for Queue<E> {
+    fn default() -> Self {
+        Self { heap: BinaryHeap::new(), events: Vec::new(), free: Vec::new(), count: 0 }
+    }
+}
+
+impl<E> Queue<E> {
+    pub(super) fn push(&mut self, at_us: u64, event: E) {
         let slot = self.free.pop().unwrap_or(self.events.len());
         if slot == self.events.len() {
             self.events.push(None);
@@ -91,7 +97,7 @@ impl Queue {
         self.count += 1;
     }
 
-    pub(super) fn pop(&mut self) -> Option<(u64, Event)> {
+    pub(super) fn pop(&mut self) -> Option<(u64, E)> {
         let Reverse((at_us, _, slot)) = self.heap.pop()?;
         self.free.push(slot);
         Some((at_us, self.events[slot].take()?))

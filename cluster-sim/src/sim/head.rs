@@ -130,7 +130,7 @@ impl World {
         let Some(head) = &mut self.head else { return };
         match output {
             CoordinatorOutput::Greet(session, greeting) => self.send_to_agent(session.0, Wire::Greeting(greeting)),
-            CoordinatorOutput::Close(session) => self.break_session(session.0),
+            CoordinatorOutput::Close(session) => self.close_session(session.0),
             CoordinatorOutput::Send(session, order) => self.head_sends(session.0, order),
             CoordinatorOutput::Draft { wish, round, generation } => {
                 head.generations.insert(round, generation);

@@ -4,7 +4,25 @@ use std::sync::Mutex;
 
 use rayon::prelude::*;
 
-use super::{Outcome, Plan, run};
+use super::{Outcome, Plan, restart, run};
+
+/// What is simulated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Checkpoints of a running job.
+    Checkpoints,
+    /// A restart.
+    Restart,
+}
+
+/// One seed.
+#[must_use]
+pub fn one(what: What, seed: u64, log: bool) -> Outcome {
+    match what {
+        What::Checkpoints => run(Plan::of(seed), log),
+        What::Restart => restart(seed, log),
+    }
+}
 
 /// What became of many runs.
 #[derive(Clone, Debug, Default)]
@@ -27,10 +45,10 @@ pub struct Tally {
 
 /// Runs `count` seeds from `first` on.
 #[must_use]
-pub fn many(first: u64, count: u64) -> Tally {
+pub fn many(what: What, first: u64, count: u64) -> Tally {
     let tally = Mutex::new(Tally::default());
     (first..first + count).into_par_iter().for_each(|seed| {
-        let outcome = run(Plan::of(seed), false);
+        let outcome = one(what, seed, false);
         let mut tally = tally.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         tally.seeds += 1;
         tally.committed += outcome.committed;
@@ -45,7 +63,7 @@ pub fn many(first: u64, count: u64) -> Tally {
     let mut tally = tally.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     // Once more, this time with every word.
     if let Some((seed, outcome)) = &mut tally.broken {
-        *outcome = run(Plan::of(*seed), true);
+        *outcome = one(what, *seed, true);
     }
     tally
 }

@@ -49,14 +49,16 @@ mod network;
 mod node;
 mod plan;
 mod read_out;
+mod restart;
 mod scenario;
 mod watch;
 mod words;
 mod world;
 
 pub use fault::{Fault, When};
-pub use many::{Tally, many};
+pub use many::{Tally, What, many, one};
 pub use plan::Plan;
+pub use restart::run as restart;
 pub use scenario::play;
 
 /// What became of a run.

@@ -187,6 +187,15 @@ impl World {
         numbers.into_iter().for_each(|number| self.break_session(number));
     }
 
+    /// The coordinator closes it: what it has sent before arrives.
+    pub(super) fn close_session(&mut self, number: u64) {
+        let sent = self.sessions.get(&number).map(|it| it.to_agent.messages.clone());
+        self.break_session(number);
+        if let (Some(session), Some(sent)) = (self.sessions.get_mut(&number), sent) {
+            session.to_agent.messages = sent;
+        }
+    }
+
     /// Of what is under way a prefix still arrives, and each end notices when it does.
     pub(super) fn break_session(&mut self, number: u64) {
         let calm = self.plan.calm;

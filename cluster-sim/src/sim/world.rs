@@ -26,7 +26,7 @@ pub(super) struct World {
     pub(super) plan: Plan,
     pub(super) rng: Rng,
     pub(super) now_us: u64,
-    pub(super) queue: Queue,
+    pub(super) queue: Queue<Event>,
     pub(super) nodes: Vec<Node>,
     pub(super) streams: Vec<Stream>,
     pub(super) flows: BTreeMap<Flow, usize>,
@@ -101,7 +101,7 @@ impl World {
             }
             self.handle(event);
             self.check_always();
-            if self.outcome.events % 64 == 0 && self.is_quiet() {
+            if self.outcome.events.is_multiple_of(64) && self.is_quiet() {
                 break;
             }
             self.check_patience();

@@ -9,6 +9,7 @@
 //! The guardian is the node: agents come and go under it. A node that is lost stays lost, because the job has been ended or
 //! restarted without it.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -85,8 +86,8 @@ impl Members {
     pub fn expect(&mut self, now: Duration, node: NodeId, host: &str) {
         let host = host.to_owned();
         let unknown = Member { host, guardian: 0, agent: 0, incarnation: 0, session: None, since: now, lost: false };
-        if !self.nodes.contains_key(&node) {
-            self.nodes.insert(node, unknown);
+        if let Entry::Vacant(entry) = self.nodes.entry(node) {
+            entry.insert(unknown);
             self.absent.insert((now, node));
         }
     }

@@ -18,6 +18,8 @@
 //! Order of calls: any inputs, then [`Coordinator::poll_output`] until `None`, then [`Coordinator::poll_timeout`].
 
 mod outputs;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -43,6 +45,8 @@ pub struct Coordinator {
     /// Its folder is being made, or it is being taken.
     current: Option<Current>,
     next_wish: u64,
+    /// The job was told to end, or a checkpoint with `kill` is committed: whoever goes now does as it was told.
+    over: bool,
     outputs: VecDeque<CoordinatorOutput>,
 }
 
@@ -76,6 +80,7 @@ impl Coordinator {
             wishes: VecDeque::new(),
             current: None,
             next_wish: 0,
+            over: false,
             outputs: VecDeque::new(),
         }
     }
@@ -131,6 +136,7 @@ impl Coordinator {
 
     /// Ends the job on every node.
     pub fn end(&mut self, reason: &str) {
+        self.over = true;
         let nodes: Vec<NodeId> = self.members.all().keys().copied().collect();
         for node in nodes {
             self.send(node, Order::End { reason: reason.to_owned() });
@@ -156,6 +162,7 @@ impl Coordinator {
         if !in_current && !standing.stage.is_over() {
             self.unresolved.insert(hello.node);
             let order = self.verdict(standing.round, standing.generation, standing.stage);
+            self.over |= standing.kill && matches!(order, Order::Committed { .. });
             self.send(hello.node, order);
         }
         if let Some(director) = self.current.as_mut().and_then(|it| it.director.as_mut()) {
@@ -194,7 +201,7 @@ impl Coordinator {
     pub fn handle_broken(&mut self, now: Duration, session: SessionId) {
         let Some(node) = self.members.handle_broken(now, session) else { return };
         if let Some(director) = self.current.as_mut().and_then(|it| it.director.as_mut()) {
-            director.handle_parted(node);
+            director.handle_parted(now, node);
         }
         self.advance(now);
     }
@@ -213,7 +220,7 @@ impl Coordinator {
                 let living = self.members.all().iter().filter(|(_, member)| !member.lost);
                 let seats: BTreeMap<NodeId, Seat> = living.map(|(node, it)| (*node, seat(it))).collect();
                 let mut director = Director::begin(now, park, seats);
-                self.members.absent().for_each(|(node, _)| director.handle_parted(node));
+                self.members.absent().for_each(|(node, _)| director.handle_parted(now, node));
                 current.director = Some(director);
             }
             Err(reason) => {
@@ -228,6 +235,7 @@ impl Coordinator {
     /// Handles that the commit is made.
     pub fn handle_durable(&mut self, now: Duration, durable: Durable) {
         self.committed.insert(durable.commit().generation());
+        self.over |= self.current.as_ref().is_some_and(|it| it.wish.kill);
         if let Some(director) = self.current.as_mut().and_then(|it| it.director.as_mut()) {
             director.handle_durable(durable);
         }
@@ -291,7 +299,9 @@ impl Coordinator {
             if let Some(director) = self.current.as_mut().and_then(|it| it.director.as_mut()) {
                 director.handle_lost(now, node);
             }
-            self.outputs.push_back(CoordinatorOutput::Lost(node));
+            if !self.over {
+                self.outputs.push_back(CoordinatorOutput::Lost(node));
+            }
         }
         self.take_directors_outputs();
         if self.director().is_some_and(Director::is_over) {
@@ -342,6 +352,9 @@ impl Coordinator {
 
     /// Why no round can begin now.
     fn in_the_way(&self) -> Option<String> {
+        if self.over {
+            return Some("the job is over".to_owned());
+        }
         if let Some((node, member)) = self.members.all().iter().find(|(_, member)| member.lost) {
             return Some(format!("{} ({node}) is lost", member.host));
         }

@@ -46,7 +46,8 @@ pub enum CoordinatorOutput {
     Close(SessionId),
     #[allow(missing_docs)]
     Send(SessionId, Order),
-    /// Make the round's folder, one whose name has the round in it. → [`super::Coordinator::handle_drafted`]
+    /// Make the round's folder, one whose name has the round in it. No node is in any round now: what is left of earlier
+    /// ones may be cleared away. → [`super::Coordinator::handle_drafted`]
     Draft {
         #[allow(missing_docs)]
         wish: WishId,

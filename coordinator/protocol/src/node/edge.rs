@@ -1,6 +1,6 @@
 //! Connections that lead away from a node, as both of its ends name them.
 
-use std::net::{IpAddr, SocketAddr};
+use core::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 

@@ -102,7 +102,9 @@ pub fn shorten(mut reason: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::{Order, Report, Round};
+    use crate::members::NODES_MAX;
+    use crate::node::{Between, Edge, EdgeState, Flow, Hello, NodeId, Order, Outside, Park, Place, Report, Round};
+    use crate::{Deadlines, Mode};
 
     fn order() -> Order {
         Order::Abort { round: Round(7), reason: "the disk of n2 is full".into() }
@@ -111,6 +113,36 @@ mod tests {
     #[test]
     fn what_is_sent_is_received() {
         assert_eq!(decode::<Order>(&encode(&order()).unwrap()).unwrap(), order());
+    }
+
+    #[test]
+    fn whatever_they_say_survives() {
+        let (round, to) = (Round(u64::MAX), "[2001:db8::1]:65535".parse().unwrap());
+        let flow = Flow { from: "10.0.0.1:1".parse().unwrap(), to };
+        let (mode, outside, deadlines) = (Mode::Stop, Outside::Leave, Deadlines::USUAL);
+        let park = Park { round, generation: 1, dir: "/ü".into(), mode, kill: true, outside, deadlines };
+        let message = Between::Bytes { round, flow, offset: 1 << 40, bytes: vec![0; CHUNK_BYTES_MAX] };
+        for order in [Order::Park(park), Order::Go, Order::Relayed { from: NodeId(7), message: message.clone() }] {
+            assert_eq!(decode::<Order>(&encode(&order).unwrap()).unwrap(), order);
+        }
+        let report = Report::Relay { to: NodeId(3), message };
+        assert_eq!(decode::<Report>(&encode(&report).unwrap()).unwrap(), report);
+        let hello = Hello { host: "n".into(), ..Hello::default() };
+        assert_eq!(decode::<Hello>(&encode(&hello).unwrap()).unwrap(), hello);
+    }
+
+    #[test]
+    fn the_largest_messages_fit() {
+        let end = "[2001:db8:ffff:ffff:ffff:ffff:ffff:ffff]:65535".parse().unwrap();
+        let edge = Edge { local: end, remote: end, state: EdgeState::Orphan, pid: u32::MAX };
+        let report = Report::Edges { round: Round(u64::MAX), edges: vec![edge; EDGES_PER_REPORT] };
+        assert!(encode(&report).unwrap().len() <= FRAME_BYTES_MAX / 2);
+        // Every node with a long name, one address of its own and two ports that were moved.
+        let place = |node| {
+            let new = "10.11.12.13:65535".parse().unwrap();
+            Place { node: NodeId(node), host: "x".repeat(40), meeting: new, addresses: vec![(new, new); 3] }
+        };
+        assert!(encode(&Order::Begin { table: (0..NODES_MAX).map(place).collect() }).is_ok());
     }
 
     #[test]

@@ -136,6 +136,8 @@ pub enum RestartStage {
     Building,
     /// Every process is back in its park. Waits until all nodes are.
     Ready,
+    /// Being let go: all nodes were ready.
+    Going,
     /// Let go.
     Running,
     /// Ended.
@@ -152,6 +154,7 @@ impl RestartStage {
             Self::Bound => "waiting for other nodes' addresses",
             Self::Building => "connecting and building processes",
             Self::Ready => "waiting for other nodes to be ready",
+            Self::Going => "letting threads go",
             Self::Running => "running",
             Self::Ended => "ended",
         }

@@ -1,6 +1,6 @@
 //! Coordinator → agent.
 
-use std::net::SocketAddr;
+use core::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 

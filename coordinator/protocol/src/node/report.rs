@@ -1,6 +1,6 @@
 //! Agent → coordinator.
 
-use std::net::SocketAddr;
+use core::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 

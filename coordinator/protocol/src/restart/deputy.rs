@@ -1,8 +1,8 @@
 //! The agent's end of a restart. Order of calls: any inputs, then [`Deputy::poll_output`] until `None`, then
 //! [`Deputy::poll_timeout`].
 
+use core::net::SocketAddr;
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::node::{Order, Place, Prepare, Report, RestartStage as Stage, Welcome, shorten};
@@ -81,7 +81,7 @@ impl Deputy {
                 self.deed(Deed::Build(table));
             }
             (Stage::Ready, Order::Go) => {
-                self.stage = Stage::Running;
+                self.stage = Stage::Going;
                 self.deed(Deed::Go);
             }
             (Stage::Ended, _) => {}
@@ -104,7 +104,10 @@ impl Deputy {
                 self.stage = Stage::Ready;
                 self.send(Report::Ready);
             }
-            (Stage::Running, Done::Running) => self.send(Report::Running),
+            (Stage::Going, Done::Running) => {
+                self.stage = Stage::Running;
+                self.send(Report::Running);
+            }
             (Stage::Preparing | Stage::Building, Done::Progress(done, total)) => {
                 self.send(Report::RestartProgress { done, total });
             }
@@ -125,7 +128,7 @@ impl Deputy {
         match self.stage {
             Stage::Waiting | Stage::Preparing => {}
             Stage::Bound | Stage::Building => self.bound.clone().into_iter().for_each(|bound| self.send(bound)),
-            Stage::Ready => {
+            Stage::Ready | Stage::Going => {
                 self.bound.clone().into_iter().for_each(|bound| self.send(bound));
                 self.send(Report::Ready);
             }
@@ -154,7 +157,7 @@ impl Deputy {
     /// When [`Deputy::handle_timeout`] is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
-        let waits = !matches!(self.stage, Stage::Running | Stage::Ended);
+        let waits = !matches!(self.stage, Stage::Going | Stage::Running | Stage::Ended);
         self.down_since.filter(|_| waits).map(|since| since + self.agent_timeout)
     }
 

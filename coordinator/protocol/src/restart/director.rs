@@ -9,8 +9,8 @@
 //!
 //! Order of calls: any inputs, then [`Director::poll_output`] until `None`, then [`Director::poll_timeout`].
 
+use core::net::SocketAddr;
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{GO, STILL};
@@ -260,7 +260,7 @@ impl Director {
         let (mut ready, mut running) = (0, 0);
         for seat in self.seats.values().filter(|seat| seat.present) {
             ready += usize::from(seat.stage >= Stage::Ready && seat.stage != Stage::Ended);
-            running += usize::from(seat.stage == Stage::Running);
+            running += usize::from(matches!(seat.stage, Stage::Going | Stage::Running));
         }
         let heard = self.seats.values().filter(|seat| seat.present).count();
         if running > 0 || ready == self.seats.len() {

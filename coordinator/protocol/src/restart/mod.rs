@@ -17,6 +17,8 @@
 
 mod deputy;
 mod director;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! Which edges belong together: each connection inside the job is reported by the nodes of both its ends.
 
+use core::net::SocketAddr;
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
 
 use crate::node::{Edge, EdgeState, Flow, NodeId, canonical, is_of_one_host};
 

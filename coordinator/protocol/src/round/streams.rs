@@ -1,7 +1,7 @@
 //! The streams of one node that are read out in a round: pure bookkeeping for [`crate::round::Deputy`]. The protocol is in
 //! [`crate::node::Between`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -126,8 +126,6 @@ impl Remains {
 pub(super) struct Streams {
     pub(super) outgoing: BTreeMap<Flow, Outgoing>,
     pub(super) incoming: BTreeMap<Flow, Incoming>,
-    /// Streams that are not begun in this round any more: somebody was told that they are untouched.
-    pub(super) refused: BTreeSet<Flow>,
     pub(super) resend_at: Option<Duration>,
     pub(super) limits: StreamLimits,
 }

@@ -4,16 +4,13 @@ use std::time::Duration;
 
 use super::{Deed, Deputy};
 use crate::node::{Report, Stage, Welcome};
-use crate::phase::Deadlines;
-use crate::round::{ALONE, lease};
+use crate::round::ALONE;
 
 /// The session with the coordinator, and what runs out without it.
 #[derive(Debug)]
 pub(super) struct Link {
     /// Since when there is none.
     down_since: Option<Duration>,
-    /// When barrier 2 has been passed or never will be.
-    lease_end: Option<Duration>,
     agent_timeout: Duration,
     /// Since when streams that were begun wait for their ends.
     unsettled_since: Option<Duration>,
@@ -22,7 +19,7 @@ pub(super) struct Link {
 impl Link {
     pub(super) const fn down(now: Duration) -> Self {
         let agent_timeout = Duration::from_secs(30);
-        Self { down_since: Some(now), lease_end: None, agent_timeout, unsettled_since: None }
+        Self { down_since: Some(now), agent_timeout, unsettled_since: None }
     }
 
     pub(super) const fn up(&mut self, _now: Duration, welcome: &Welcome) {
@@ -32,14 +29,6 @@ impl Link {
 
     pub(super) fn broken(&mut self, now: Duration) {
         self.down_since.get_or_insert(now);
-    }
-
-    pub(super) fn lease_from(&mut self, now: Duration, deadlines: &Deadlines) {
-        self.lease_end = Some(now + lease(deadlines));
-    }
-
-    pub(super) const fn forget_lease(&mut self) {
-        (self.lease_end, self.unsettled_since) = (None, None);
     }
 }
 
@@ -75,8 +64,9 @@ impl Deputy {
     fn alone_until(&self) -> Option<Duration> {
         let since = self.link.down_since?;
         match self.standing.stage {
-            Stage::Parking | Stage::Flushing | Stage::Flushed | Stage::Capturing => Some(since + ALONE),
-            Stage::Captured => Some(self.link.lease_end?.max(since + ALONE)),
+            Stage::Parking | Stage::Flushing | Stage::Flushed | Stage::Capturing | Stage::Captured => {
+                Some(since + ALONE)
+            }
             Stage::Writing if self.stays_parked() => Some(since + ALONE),
             Stage::Written if self.stays_parked() && !self.released => Some(since + ALONE),
             _ => None,

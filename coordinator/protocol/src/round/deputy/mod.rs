@@ -76,6 +76,9 @@ impl Deputy {
             link: alone::Link::down(now),
             outputs: VecDeque::new(),
         };
+        if deputy.standing.stage == Stage::Done && deputy.standing.kill {
+            deputy.end_as_asked();
+        }
         if holds {
             deputy.take_up_streams(now);
             deputy.note_unsettled(now);
@@ -181,10 +184,12 @@ impl Deputy {
             Order::Committed { round, .. } => self.committed(round),
             Order::End { reason } => self.deed(Deed::End(reason)),
             Order::Holders { round, flows } if self.is_in(round, Stage::Flushing) => self.holders(flows),
-            Order::Outside { round, edges } if self.is_in(round, Stage::Flushing) => {
+            Order::Outside { round, edges }
+                if self.is_in(round, Stage::Flushing) || self.is_in(round, Stage::Flushed) =>
+            {
                 self.deed(Deed::Leave(round, edges));
             }
-            Order::Capture { round, peers } if self.is_in(round, Stage::Flushed) => self.capture(now, peers),
+            Order::Capture { round, peers } if self.is_in(round, Stage::Flushed) => self.capture(peers),
             Order::Resume { round } if self.is_in(round, Stage::Captured) && !self.stays_parked() => {
                 self.enter(Stage::Resuming);
                 self.deed(Deed::Resume(round));
@@ -260,15 +265,12 @@ impl Deputy {
         self.stuck.clear();
         self.streams = Streams { limits: self.streams.limits, ..Streams::default() };
         (self.quiet, self.freeing_asked, self.released, self.settled) = (false, false, false, false);
-        self.link.forget_lease();
         self.reason.clear();
         self.park = Some(park.clone());
         self.deed(Deed::Park(park));
     }
 
-    fn capture(&mut self, now: Duration, peers: Vec<NodeId>) {
-        let Some(park) = &self.park else { return };
-        self.link.lease_from(now, &park.deadlines);
+    fn capture(&mut self, peers: Vec<NodeId>) {
         // Barrier 1: whoever sends here has all that was read out for it, or it would not have said that it is flushed.
         for flow in self.streams.deliver_all() {
             self.deed(Deed::Delivered(self.standing.round, flow));
@@ -289,14 +291,18 @@ impl Deputy {
         }
         self.enter(Stage::Done);
         if self.standing.kill {
-            self.settled();
-            self.deed(Deed::End(format!("generation {} is committed", self.standing.generation)));
+            self.end_as_asked();
         } else if self.released {
             self.settled();
         } else {
             self.released = true;
             self.deed(Deed::Resume(round));
         }
+    }
+
+    fn end_as_asked(&mut self) {
+        self.settled();
+        self.deed(Deed::End(format!("generation {} is committed", self.standing.generation)));
     }
 
     fn settled(&mut self) {

@@ -176,18 +176,12 @@ impl Deputy {
             return;
         }
         let parked = matches!(self.standing.stage, Stage::Flushing | Stage::Flushed);
-        if !parked || self.streams.refused.contains(&flow) {
-            return self.refuse(sender, flow);
+        if !parked {
+            return self.tell(sender, Between::Untouched { round, flow });
         }
         self.streams.incoming.insert(flow, Incoming::begun(sender));
         self.deed(Deed::ReadOut(round, flow, sender));
         self.schedule(now);
-    }
-
-    fn refuse(&mut self, sender: NodeId, flow: Flow) {
-        // A `ReadOut` that was overtaken must not begin it any more: the sender's node may let go now.
-        self.streams.refused.insert(flow);
-        self.tell(sender, Between::Untouched { round: self.standing.round, flow });
     }
 
     fn accept(&mut self, holder: NodeId, flow: Flow, offset: u64, bytes: Vec<u8>) {
@@ -258,10 +252,11 @@ impl Deputy {
         }
     }
 
+    /// Also ends this node's part in the round, so that a `ReadOut` which was overtaken does not begin it any more.
     fn was_recalled(&mut self, now: Duration, sender: NodeId, flow: Flow) {
         let begun = self.streams.incoming.contains_key(&flow);
         if !begun {
-            self.refuse(sender, flow);
+            self.tell(sender, Between::Untouched { round: self.standing.round, flow });
         }
         if self.standing.stage < Stage::Capturing && self.standing.stage != Stage::Out {
             self.fail(now, format!("{sender} has called the round off"));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Commit, Director, DirectorOutput, Step};
 use crate::node::{Edge, NodeId, Order, Outside, Report, Round, Stage};
-use crate::round::{SLACK, STILL, capture_within};
+use crate::round::{SLACK, STILL};
 
 impl Director {
     /// Handles what a node reports of this round. Anything else is not for it.
@@ -28,7 +28,11 @@ impl Director {
                 note(&mut self.cost.flushed_us, now - self.begun);
                 self.try_capture(now);
             }
-            Report::Captured { .. } if matches!(seat.stage, Stage::Flushed) => self.captured(now, node),
+            Report::Captured { .. } if self.step < Step::Capture => {
+                let name = seat.name(node);
+                self.fail(format!("{name} says that it has captured before it was told to"));
+            }
+            Report::Captured { .. } if seat.stage == Stage::Capturing => self.captured(now, node),
             Report::Resumed { stall_us, .. } if seat.stage == Stage::Resuming => {
                 seat.stall_us = stall_us;
                 self.seats.enter(node, Stage::Writing);
@@ -138,8 +142,9 @@ impl Director {
     fn try_capture(&mut self, now: Duration) {
         if self.step == Step::Flush && self.seats.all_at_least(Stage::Flushed) {
             self.step = Step::Capture;
-            self.until = Some(now + capture_within(&self.park.deadlines));
+            self.until = Some(now + Duration::from_millis(self.park.deadlines.command_ms) + SLACK);
             self.barriers += 1;
+            self.seats.enter_all(now, Stage::Capturing);
             let nodes: Vec<NodeId> = self.seats.iter().filter(|(_, seat)| !seat.lost).map(|(node, _)| node).collect();
             nodes.into_iter().for_each(|node| self.send_capture(node));
         }
@@ -151,10 +156,6 @@ impl Director {
     }
 
     fn captured(&mut self, now: Duration, node: NodeId) {
-        if self.step != Step::Capture {
-            let name = self.seats.get(node).map(|seat| seat.name(node)).unwrap_or_default();
-            return self.fail(format!("{name} says that it has captured before it was told to"));
-        }
         self.seats.enter(node, Stage::Captured);
         note(&mut self.cost.captured_us, now - self.begun);
         if self.seats.all_at_least(Stage::Captured) {

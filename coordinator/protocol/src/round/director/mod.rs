@@ -21,7 +21,7 @@ pub use seat::Seat;
 use seat::Seats;
 
 use super::matching::Matching;
-use super::{SLACK, STILL};
+use super::{ALONE, SLACK, STILL};
 use crate::node::{Edge, Flow, NodeId, Order, Park, Round, Stage, Standing, shorten};
 
 /// See the module's head.
@@ -135,9 +135,7 @@ impl Director {
     pub fn handle_joined(&mut self, now: Duration, node: NodeId, host: &str, agent: u32, standing: &Standing) {
         self.check_deadlines(now);
         let round = self.park.round;
-        let Some(seat) = self.seats.get_mut(node) else { return };
-        host.clone_into(&mut seat.host);
-        (seat.agent, seat.present, seat.heard) = (agent, true, now);
+        let Some(seat) = self.seats.join(now, node, host, agent) else { return };
         match self.step {
             Step::Abort => self.send(node, Order::Abort { round, reason: "called off".into() }),
             Step::Settle => self.send(node, Order::Committed { round, generation: self.park.generation }),
@@ -157,8 +155,9 @@ impl Director {
     }
 
     /// Handles that a node is not connected for now.
-    pub fn handle_parted(&mut self, node: NodeId) {
-        self.seats.get_mut(node).into_iter().for_each(|seat| seat.present = false);
+    pub fn handle_parted(&mut self, now: Duration, node: NodeId) {
+        self.check_deadlines(now);
+        self.seats.part(now, node);
     }
 
     /// Handles that a node is given up.
@@ -206,13 +205,25 @@ impl Director {
 
     /// When [`Director::handle_timeout`] is due.
     #[must_use]
-    pub const fn poll_timeout(&self) -> Option<Duration> {
-        self.until
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        self.until.into_iter().chain(self.alone_until()).min()
     }
 
-    /// Before anything else is looked at: what comes after a deadline has not come. The lease of a node that was cut off
-    /// rests on it.
+    /// When a node that is not connected has let its threads go: there is nothing to wait for any more, and others stand
+    /// still.
+    fn alone_until(&self) -> Option<Duration> {
+        let stands_still = self.step < Step::Write || (self.step == Step::Write && self.park.stays_parked());
+        let (since, _) = self.seats.first_parted().filter(|_| stands_still)?;
+        Some(since + ALONE)
+    }
+
+    /// Before anything else is looked at: what comes after a deadline has not come.
     fn check_deadlines(&mut self, now: Duration) {
+        if self.alone_until().is_some_and(|until| now >= until) {
+            let parted = self.seats.first_parted().and_then(|(_, node)| Some((node, self.seats.get(node)?)));
+            let complaint = parted.map(|(node, seat)| seat.complaint(node));
+            return self.fail(complaint.unwrap_or_default());
+        }
         if self.until.is_none_or(|until| now < until) {
             return;
         }

@@ -1,6 +1,6 @@
 //! What a director knows of one node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::node::{NodeId, Receipt, Stage};
@@ -14,8 +14,8 @@ pub struct Seat {
     pub agent: u32,
     /// As far as it is known.
     pub(super) stage: Stage,
-    /// It is connected.
-    pub(super) present: bool,
+    /// Since when it is not connected.
+    pub(super) parted: Option<Duration>,
     /// It was given up.
     pub(super) lost: bool,
     /// When it was heard of last.
@@ -30,7 +30,7 @@ impl Seat {
     /// A node that is connected.
     #[must_use]
     pub fn new(host: &str, agent: u32) -> Self {
-        Self { host: host.to_owned(), agent, present: true, ..Self::default() }
+        Self { host: host.to_owned(), agent, ..Self::default() }
     }
 
     /// "n2 (node 2, agent 4711)".
@@ -40,7 +40,7 @@ impl Seat {
 
     /// "n2 (node 2, agent 4711) is still parking threads".
     pub(super) fn complaint(&self, node: NodeId) -> String {
-        let lost = if self.present { "" } else { " and is not connected" };
+        let lost = if self.parted.is_none() { "" } else { " and is not connected" };
         format!("{} is still {}{lost}", self.name(node), self.stage.deed())
     }
 }
@@ -53,6 +53,8 @@ pub(super) struct Seats {
     counts: BTreeMap<Stage, usize>,
     living: usize,
     receipts: usize,
+    /// Those that are not connected, and since when.
+    parted: BTreeSet<(Duration, NodeId)>,
 }
 
 impl Seats {
@@ -60,7 +62,8 @@ impl Seats {
     pub(super) fn new(now: Duration, mut seats: BTreeMap<NodeId, Seat>) -> Self {
         seats.values_mut().for_each(|seat| (seat.stage, seat.heard) = (Stage::Parking, now));
         let living = seats.len();
-        Self { counts: BTreeMap::from([(Stage::Parking, living)]), seats, living, receipts: 0 }
+        let (counts, parted) = (BTreeMap::from([(Stage::Parking, living)]), BTreeSet::new());
+        Self { seats, counts, living, receipts: 0, parted }
     }
 
     pub(super) fn get(&self, node: NodeId) -> Option<&Seat> {
@@ -88,6 +91,28 @@ impl Seats {
     pub(super) fn enter_all(&mut self, now: Duration, stage: Stage) {
         self.seats.values_mut().for_each(|seat| (seat.stage, seat.heard) = (stage, now));
         self.counts = BTreeMap::from([(stage, self.living)]);
+    }
+
+    pub(super) fn part(&mut self, now: Duration, node: NodeId) {
+        let Some(seat) = self.seats.get_mut(&node).filter(|seat| seat.parted.is_none()) else { return };
+        seat.parted = Some(now);
+        self.parted.insert((now, node));
+    }
+
+    pub(super) fn join(&mut self, now: Duration, node: NodeId, host: &str, agent: u32) -> Option<&Seat> {
+        let seat = self.seats.get_mut(&node)?;
+        host.clone_into(&mut seat.host);
+        (seat.agent, seat.heard) = (agent, now);
+        if let Some(since) = seat.parted.take() {
+            self.parted.remove(&(since, node));
+        }
+        Some(seat)
+    }
+
+    /// Of those that have not written yet: who has not been connected for the longest time, and since when.
+    pub(super) fn first_parted(&self) -> Option<(Duration, NodeId)> {
+        let unwritten = |it: &&(Duration, NodeId)| self.get(it.1).is_some_and(|seat| seat.receipt.is_none());
+        self.parted.iter().find(unwritten).copied()
     }
 
     pub(super) fn take_receipt(&mut self, node: NodeId, receipt: Receipt) {
