@@ -90,6 +90,10 @@ impl NextLife for Comeback {
         self.generation.model().job.ranks.clone()
     }
 
+    fn launches(&self) -> Vec<(u64, u32)> {
+        self.generation.model().job.launches.clone()
+    }
+
     fn prepare(&self, _life: &Life) -> Result<(), Box<dyn Error>> {
         let _ = self.prepared.set(restart::prepare(self.generation.model())?);
         if self.meeting.is_some() {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
 use std::thread;
 
@@ -19,10 +20,12 @@ use super::events::Event;
 use super::nodes::Nodes;
 use super::start;
 
+const NS_PER_MS: u64 = 1_000_000;
+
 /// All launches of a job.
 pub struct Launches {
     record: JobRecord,
-    folder: std::path::PathBuf,
+    folder: PathBuf,
     join: JoinFile,
     events: Sender<Event>,
     last: u64,
@@ -41,7 +44,9 @@ impl Launches {
     #[allow(missing_docs)]
     pub fn new(life: &Life, join: JoinFile, events: Sender<Event>) -> Self {
         let folder = life.folder.path().to_path_buf();
-        let last = last_in(&folder);
+        // Of a restarted job there are numbers that its processes know and this coordinator does not.
+        let earlier = if life.record.generation.is_some() { life.record.started_at_ns / NS_PER_MS } else { 0 };
+        let last = last_in(&folder).max(earlier);
         Self { record: life.record.clone(), folder, join, events, last, launches: BTreeMap::new() }
     }
 
@@ -114,16 +119,21 @@ impl Launches {
     }
 
     /// A daemon has ended: whoever waits for it sees the file.
-    pub fn note_end(&mut self, id: u64, status: i32) {
+    /// `init`: the first process of a restarted job's namespaces, in which the folder is another one.
+    pub fn note_end(&mut self, id: u64, status: i32, init: Option<u32>) {
         self.launches.remove(&id);
-        let fresh = self.folder.join(format!(".remote-{id}"));
+        let folder = match init {
+            Some(init) => PathBuf::from(format!("/proc/{init}/root{}", self.folder.display())),
+            None => self.folder.clone(),
+        };
+        let fresh = folder.join(format!(".remote-{id}"));
         let _ = fs::write(&fresh, status.to_string());
-        let _ = fs::rename(&fresh, self.folder.join(job::remote_end(id)));
+        let _ = fs::rename(&fresh, folder.join(job::remote_end(id)));
     }
 }
 
 /// The highest number that an earlier coordinator has given.
-fn last_in(folder: &std::path::Path) -> u64 {
+fn last_in(folder: &Path) -> u64 {
     let names = fs::read_dir(folder).into_iter().flatten().flatten().map(|it| it.file_name());
     names.filter_map(|name| name.to_str()?.strip_prefix("remote-")?.parse().ok()).max().unwrap_or(0)
 }

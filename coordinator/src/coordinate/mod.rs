@@ -200,7 +200,7 @@ impl<'life> Coordinator<'life> {
         match report {
             Report::Launched { id, .. } => self.launches.note_launched(id),
             Report::LaunchFailed { id, reason } => self.launches.note_failed(id, &reason),
-            Report::Ended { id, status } => self.launches.note_end(id, status),
+            Report::Ended { id, status } => self.launches.note_end(id, status, self.life.root().init()),
             Report::RankLost { pid, signal, command } => {
                 let host = self.nodes.host(node);
                 self.say(&format!("rank {command} with pid {pid} on {host} died by signal {signal}"));

@@ -136,6 +136,9 @@ pub struct JobModel {
     pub keep: u32,
     /// Seconds between checkpoints by the clock; 0 = none.
     pub every_s: u64,
+    /// Launchers' daemons on this node that live: number of the launch, pid.
+    #[serde(default)]
+    pub launches: Vec<(u64, Pid)>,
 }
 
 /// A process that only has to exist, so that getppid, getsid and getpgrp tell what they told.

@@ -1,6 +1,7 @@
 //! A restart on one node: alone, or together with others as the coordinator says.
 
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender};
 use std::thread;
@@ -9,14 +10,19 @@ use std::time::Duration;
 use coordinator_protocol::node::Place;
 use coordinator_protocol::restart::{Deed, Done};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
 use super::Agent;
 use super::link::Input;
 use crate::addresses;
 use crate::guardian::FAILURE;
 use crate::guardian::board::Comeback;
-use crate::guardian::{Life, NextLife, sys};
+use crate::guardian::{Life, NextLife, daemons, members, sys};
 use crate::link;
 
+/// How often, and how many times, an ended process is looked at until its parent has reaped it.
+const REAPED_AGAIN: Duration = Duration::from_millis(1);
+const REAPED_LOOKS: usize = 200;
 /// How often it is looked whether the guardian has made the job's processes, which takes some milliseconds.
 const LOOK_AGAIN: Duration = Duration::from_micros(100);
 
@@ -63,6 +69,24 @@ impl Agent<'_> {
         }
     }
 
+    /// Launchers' daemons that came back: whoever waits for their end, in `ckpt-rsh`, came back as well.
+    fn adopt(&self, next: &dyn NextLife) -> io::Result<()> {
+        let Some(init) = self.life.root().init() else { return Ok(()) };
+        let folder = self.life.folder.path().to_path_buf();
+        for (id, pid) in next.launches() {
+            let Some(pid) = members::with_inner_pid(init, pid) else { continue };
+            let Ok(pidfd) = sys::pidfd_open(pid) else { continue };
+            daemons::adopt(&folder, id, pid)?;
+            let (folder, poke) = (folder.clone(), self.inputs());
+            thread::spawn(move || {
+                let status = end_of(&pidfd);
+                let _ = daemons::note_adopted_end(&folder, id, status);
+                poke.iter().for_each(|inputs| drop(inputs.send(Input::Daemons)));
+            });
+        }
+        Ok(())
+    }
+
     fn build_with_others(
         &self,
         next: &dyn NextLife,
@@ -78,10 +102,29 @@ impl Agent<'_> {
                 table.connection(real, remembered);
             }
             addresses::write_addresses(segment, &table).map_err(|error| error.to_string())?;
+            self.adopt(next).map_err(cannot_write(folder))?;
             say(Done::Built);
             wait_for_go(deeds)
         })
     }
+}
+
+/// Until a process ends; its wait status, 0 where the kernel does not tell.
+fn end_of(pidfd: &OwnedFd) -> i32 {
+    loop {
+        let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut fds, PollTimeout::NONE).is_ok() {
+            break;
+        }
+    }
+    // Its parent reaps it in a moment.
+    for _ in 0..REAPED_LOOKS {
+        if let Some(status) = sys::exit_status(pidfd.as_fd()) {
+            return status;
+        }
+        thread::sleep(REAPED_AGAIN);
+    }
+    0
 }
 
 /// For map_err.

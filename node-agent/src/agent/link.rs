@@ -110,9 +110,14 @@ impl Agent<'_> {
         });
     }
 
+    /// How the link is reached, once there is one.
+    pub(super) fn inputs(&self) -> Option<Sender<Input>> {
+        lock(&self.inputs).clone()
+    }
+
     /// Says goodbye to the coordinator, where there is one.
     pub(super) fn take_leave(&self) {
-        let Some(inputs) = lock(&self.inputs).clone() else { return };
+        let Some(inputs) = self.inputs() else { return };
         let (answer, answered) = mpsc::channel();
         if inputs.send(Input::Leave(answer)).is_ok() {
             let _ = answered.recv_timeout(LAST_WORDS * 2);

@@ -10,6 +10,7 @@ use super::CheckpointError;
 use super::round::Captured;
 use crate::agent::CheckpointContext;
 use crate::files::{self, ProcessRef};
+use crate::guardian::daemons::{self, Start};
 use crate::guardian::{Root, members};
 use crate::memory::{self, Bytes, Owner, Source, pages};
 use crate::objects::Objects;
@@ -87,12 +88,25 @@ fn job(context: &CheckpointContext<'_>, sources: &[snapshot::Source], root: u32)
         id: record.job.clone(),
         name: record.name.clone(),
         command: record.command.clone(),
-        folder: context.life.folder.path().display().to_string(),
+        folder: crate::job::parent().join(&record.job).display().to_string(),
         root: sources.iter().find(|it| it.host_pid == root).map_or(root, |it| it.pid),
         ranks: context.life.control.ranks_after(0),
         keep: record.keep,
         every_s: record.every_s,
+        launches: launches(context, sources),
     }
+}
+
+/// Daemons that live, by the pids that the job knows.
+fn launches(context: &CheckpointContext<'_>, sources: &[snapshot::Source]) -> Vec<(u64, Pid)> {
+    let inner = |host: u32| sources.iter().find(|it| it.host_pid == host).map(|it| it.pid);
+    let daemons = daemons::list(context.life.folder.path()).into_iter().filter(|it| it.ended.is_none());
+    daemons
+        .filter_map(|it| match it.start {
+            Start::Pid(pid) => Some((it.id, inner(pid)?)),
+            Start::Refused(_) => None,
+        })
+        .collect()
 }
 
 /// The process that the job knows as its guardian: in a later life that is a stand-in, which the job knows as `stand_in`.

@@ -63,6 +63,23 @@ pub fn order(folder: &Path, id: u64, order: &LaunchOrder) -> io::Result<()> {
     put(folder, id, ORDER, order)
 }
 
+/// Takes daemons over that an earlier life has started: `pid` as this process sees it. Nobody here is their parent.
+///
+/// # Errors
+/// When it cannot be noted.
+pub fn adopt(folder: &Path, id: u64, pid: u32) -> io::Result<()> {
+    put(folder, id, STARTED, &Start::Pid(pid))?;
+    put(folder, id, ORDER, &LaunchOrder::default())
+}
+
+/// An adopted daemon has ended; its wait status, where that is known.
+///
+/// # Errors
+/// When it cannot be noted.
+pub fn note_adopted_end(folder: &Path, id: u64, status: i32) -> io::Result<()> {
+    put(folder, id, ENDED, &status)
+}
+
 /// All daemons that have been started here, or could not be.
 #[must_use]
 pub fn list(folder: &Path) -> Vec<Daemon> {
@@ -83,7 +100,8 @@ pub(super) struct Daemons {
 impl Daemons {
     /// Starts what has been asked for since the last look; true when there was anything.
     pub(super) fn start_new(&mut self, tool: &str, folder: &Path, inherited: &Inherited) -> bool {
-        let fresh: Vec<u64> = ids(folder).into_iter().filter(|id| self.known.insert(*id)).collect();
+        let started = |id: u64| path(folder, id, STARTED).exists();
+        let fresh: Vec<u64> = ids(folder).into_iter().filter(|id| self.known.insert(*id) && !started(*id)).collect();
         for id in &fresh {
             let start = match self.start(*id, tool, folder, inherited) {
                 Ok(pid) => Start::Pid(pid),

@@ -71,6 +71,9 @@ pub trait NextLife: Sync {
     /// MPI ranks among its processes, as they see their pids.
     fn ranks(&self) -> Vec<u32>;
 
+    /// Launchers' daemons among its processes: number of the launch, pid as they see it.
+    fn launches(&self) -> Vec<(u64, u32)>;
+
     /// In the guardian, before there is an agent: what both have to share.
     ///
     /// # Errors
