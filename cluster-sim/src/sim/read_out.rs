@@ -37,6 +37,11 @@ impl World {
             }
             Deed::Fetch(_, flow, range) => {
                 let Some(ledger) = board.incoming.get(&flow) else { return };
+                if range.end > ledger.bytes.len() as u64 {
+                    let how =
+                        format!("{} is to send bytes up to {} and has {}", key.node, range.end, ledger.bytes.len());
+                    return self.broken("no byte lost or doubled", how);
+                }
                 let bytes = ledger.bytes.range(range.start as usize..range.end as usize).copied().collect();
                 self.done(key, round, Done::Fetched(flow, range.start, bytes));
             }
