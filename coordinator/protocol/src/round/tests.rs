@@ -100,7 +100,7 @@ impl Pair {
         let (word, done) = match deed {
             Deed::Park(_) => ("park", Done::Parked(self.edges[node].clone())),
             Deed::Flush(_) => ("flush", Done::Quiet),
-            Deed::Capture(_) => ("capture", Done::Captured),
+            Deed::Capture(..) => ("capture", Done::Captured),
             Deed::Resume(_) => ("resume", Done::Resumed(5)),
             Deed::Write(_) => ("write", Done::Written(Receipt { processes: 1, ..Receipt::default() })),
             Deed::Free(_) => ("free", Done::Freed),
@@ -177,7 +177,7 @@ fn a_laggard_is_named() {
             25,
         ),
         (
-            |it| matches!(it, Deed::Capture(_)),
+            |it| matches!(it, Deed::Capture(..)),
             "n1 (node 1, agent 11) is still capturing processes and descriptors after 65 s",
             65,
         ),
@@ -322,7 +322,7 @@ fn a_busy_deputy_takes_no_other_round() {
 #[test]
 fn alone_it_lets_go_and_keeps_what_may_be_committed() {
     for (kind, stage, lets_go) in
-        [((|it| matches!(it, Deed::Capture(_))) as Kind, Stage::Freeing, true), (|_| false, Stage::Written, true)]
+        [((|it| matches!(it, Deed::Capture(..))) as Kind, Stage::Freeing, true), (|_| false, Stage::Written, true)]
     {
         let mut pair = Pair::new(2, park(Mode::Stop, false, Outside::Refuse));
         pair.stuck = Some((0, kind));
@@ -345,7 +345,7 @@ fn alone_it_lets_go_and_keeps_what_may_be_committed() {
 #[test]
 fn a_node_that_is_away_for_too_long_while_others_stand_still_fails_the_round() {
     let mut pair = Pair::new(2, park(Mode::Twin, false, Outside::Refuse));
-    pair.stuck = Some((1, |it| matches!(it, Deed::Capture(_))));
+    pair.stuck = Some((1, |it| matches!(it, Deed::Capture(..))));
     pair.drive();
     pair.director.handle_parted(pair.now, NodeId(1));
     pair.pass(ALONE.as_secs());
