@@ -1,5 +1,6 @@
 //! Finding jobs, and clearing away what dead ones left.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -39,6 +40,9 @@ pub fn list() -> Result<Vec<LiveJob>, JobError> {
         .filter(|folder| !clear_if_dead(folder))
         .filter_map(|folder| Some(LiveJob { record: read_record(&folder).ok()?, folder }))
         .collect();
+    // Of several virtual nodes of a job on one host the first speaks for all.
+    let first: HashSet<String> = jobs.iter().filter(|it| it.record.node == 0).map(|it| it.record.job.clone()).collect();
+    jobs.retain(|it| it.record.node == 0 || !first.contains(&it.record.job));
     jobs.sort_by_key(|job| job.record.started_at_ns);
     let _ = fs::remove_dir(&parent);
     Ok(jobs)
