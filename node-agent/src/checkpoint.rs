@@ -37,17 +37,17 @@ const REFUSED_PAUSES: [Duration; 3] =
 /// # Errors
 /// Whatever goes wrong before the commit; the job runs on as if nobody had asked.
 pub fn take(context: &CheckpointContext<'_>) -> Result<Committed, CheckpointError> {
+    let begun = Instant::now();
     for pause in REFUSED_PAUSES {
-        match attempt(context) {
+        match attempt(context, begun) {
             Err(CheckpointError::Files(FilesError::Refused(_))) => std::thread::sleep(pause),
             done => return done,
         }
     }
-    attempt(context)
+    attempt(context, begun)
 }
 
-fn attempt(context: &CheckpointContext<'_>) -> Result<Committed, CheckpointError> {
-    let begun = Instant::now();
+fn attempt(context: &CheckpointContext<'_>, begun: Instant) -> Result<Committed, CheckpointError> {
     let mut round = Round::begin(context)?;
     let unfinished = Unfinished::begin(&context.life.record.dir)?;
     round.park()?;

@@ -1,6 +1,7 @@
 //! What a shell user expects of a wrapper: exit codes, streams, signals, refusals with a name, lists.
 
 use std::fs;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
@@ -158,35 +159,40 @@ fn a_statically_linked_program() {
     assert!(job.ended().is_none(), "a refused checkpoint ended the job");
 }
 
-#[test]
-fn a_peer_outside_the_job() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
+/// A job with a connection to its outside, which it closes a tenth of a second after the file `asked` has appeared; the other
+/// end, and its port.
+fn connected_outside(name: &str) -> (Job, TcpStream, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
     let port = listener.local_addr().expect("bound").port().to_string();
-    let script = "import socket,sys,time\ns=socket.create_connection(('127.0.0.1',int(sys.argv[1])))\nfor k in range(1,100000):\n print('step',k,flush=True);time.sleep(0.02)";
-    let mut job = Job::start(&Program::new("peer", ["/usr/bin/python3", "-c", script, &port]));
-    let _connection = listener.accept().expect("it connects");
+    let script = "import os,socket,sys,time\ns=socket.create_connection(('127.0.0.1',int(sys.argv[1])))\nfor k in range(1,100000):\n print('step',k,flush=True);time.sleep(0.001)\n if s and os.path.exists('asked'):\n  time.sleep(0.1);s.close();s=None";
+    let mut job = Job::start(&Program::new(name, ["/usr/bin/python3", "-c", script, &port]));
+    let (connection, _) = listener.accept().expect("it connects");
     job.wait_step(1);
-    assert_refused(&job.try_checkpoint(&[]), &[&port]);
+    (job, connection, port)
+}
+
+fn assert_runs_on(job: &mut Job) {
     let step = job.step();
     job.wait_step(step + 5);
+}
+
+#[test]
+fn a_peer_outside_the_job() {
+    let (mut job, _connection, port) = connected_outside("peer");
+    assert_refused(&job.try_checkpoint(&[]), &[&port]);
+    assert_runs_on(&mut job);
 }
 
 /// A connection to a name service, say: it is there when the job is parked, and a moment later it is not.
 #[test]
 fn a_peer_outside_the_job_for_a_moment() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
-    let port = listener.local_addr().expect("bound").port().to_string();
-    let script = "import os,socket,sys,time\ns=socket.create_connection(('127.0.0.1',int(sys.argv[1])))\nfor k in range(1,100000):\n print('step',k,flush=True);time.sleep(0.001)\n if s and os.path.exists('asked'):\n  time.sleep(0.1);s.close();s=None";
-    let mut job = Job::start(&Program::new("moment", ["/usr/bin/python3", "-c", script, &port]));
-    let connection = listener.accept().expect("it connects");
-    job.wait_step(1);
+    let (mut job, connection, _) = connected_outside("moment");
     // The other end closes as well: a half-closed connection to the outside would be one still.
-    let closed = std::thread::spawn(move || std::io::copy(&mut &connection.0, &mut std::io::sink()));
+    let closed = std::thread::spawn(move || std::io::copy(&mut &connection, &mut std::io::sink()));
     std::fs::write(job.home.join("asked"), "").expect("writable");
     job.checkpoint();
     closed.join().expect("it does not panic").expect("closed");
-    let step = job.step();
-    job.wait_step(step + 5);
+    assert_runs_on(&mut job);
 }
 
 #[test]
@@ -198,8 +204,7 @@ fn io_uring() {
         return; // refused at set-up by us, or switched off on this machine: it cannot come up at all
     }
     assert_refused(&job.try_checkpoint(&[]), &["io_uring"]);
-    let step = job.step();
-    job.wait_step(step + 5);
+    assert_runs_on(&mut job);
 }
 
 #[test]

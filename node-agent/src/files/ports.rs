@@ -25,7 +25,7 @@ const QUIET: Duration = Duration::from_secs(2);
 /// for when that takes long.
 ///
 /// # Errors
-/// EADDRINUSE when somebody alive has the port.
+/// EADDRINUSE when somebody alive has the port, or a closed connection still after its time.
 pub fn bind(fd: RawFd, address: &[u8]) -> io::Result<()> {
     let start = Instant::now();
     let mut told = false;
@@ -44,7 +44,7 @@ pub fn bind(fd: RawFd, address: &[u8]) -> io::Result<()> {
             let text = "another process has this port: end it, or restart on another node";
             return Err(io::Error::new(error.kind(), text));
         };
-        let what = format!("the closed connection {} ⇄ {} of the job's former life", remnant.local, remnant.remote);
+        let what = format!("the closed connection {} ⇄ {}", remnant.local, remnant.remote);
         if start.elapsed() > TIME_WAIT {
             return Err(io::Error::new(error.kind(), format!("{what} still has this port: restart on another node")));
         }

@@ -61,6 +61,7 @@ pub fn complete(
     let start = Instant::now();
     let living: Vec<usize> = (0..model.processes.len()).filter(|it| model.processes[*it].zombie.is_none()).collect();
     prepare(model, segment)?;
+    // Stand-ins end at this moment, and a listing may leave somebody out then: for him pid 1 is watched.
     let hosts = descendants(begun.init);
     for index in &living {
         let host = hosts.get(&model.processes[*index].pid).copied();
@@ -266,8 +267,8 @@ pub(super) fn find_root(model: &NodeModel, init: u32, board: Board) -> Result<u3
             return Err(RestartError::Ended { pid: 1, stage: stage::NONE });
         }
         if start.elapsed() > DEADLINE_OF_PLACES {
-            let (seconds, whom) =
-                (DEADLINE_OF_PLACES.as_secs(), format!("{} of {participants} processes", participants - count));
+            let seconds = DEADLINE_OF_PLACES.as_secs();
+            let whom = format!("{} of {participants} processes", participants - count);
             return Err(RestartError::Deadline { seconds, whom, what: "find their places" });
         }
         sys::futex_wait(word, count, LOOK);

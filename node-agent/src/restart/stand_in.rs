@@ -9,10 +9,9 @@ use super::board::Board;
 use super::{builder, sys};
 
 /// Closes everything from number `first` on but `keep` (any order).
-pub fn close_all_but(first: u32, keep: &[RawFd]) -> io::Result<()> {
+pub fn close_all_but(mut first: u32, keep: &[RawFd]) -> io::Result<()> {
     let mut keep: Vec<u32> = keep.iter().map(|it| *it as u32).collect();
     keep.sort_unstable();
-    let mut first = first;
     for number in keep {
         if number > first {
             sys::close_range(first, number - 1)?;
