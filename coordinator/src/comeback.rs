@@ -163,7 +163,7 @@ fn moved(known: &[IpAddr], here: &[IpAddr]) -> Vec<(SocketAddr, SocketAddr)> {
         let old = known.iter().filter(|it| it.is_ipv4() == v4 && !it.is_loopback());
         for (number, old) in old.enumerate() {
             // Where there are fewer now, the last stands for the rest.
-            let new = of_kind(v4).nth(number).or_else(|| of_kind(v4).last());
+            let new = of_kind(v4).nth(number).or_else(|| of_kind(v4).next_back());
             pairs.extend(new.map(|new| (SocketAddr::new(*old, 0), SocketAddr::new(*new, 0))));
         }
     }

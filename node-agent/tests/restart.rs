@@ -18,7 +18,7 @@ use hijack_abi::{ProcessFacts, Segment, Slot, ThreadState, slot_index, state};
 use node_agent::files::{self, Ledger, ProcessRef};
 use node_agent::memory::{Bytes, Owner};
 use node_agent::objects::Objects;
-use node_agent::restart::{RestartPlan, Targets, begin, complete};
+use node_agent::restart::{RestartPlan, Targets, begin, complete, prepare};
 use node_agent::snapshot::{self, Source, SourceThread};
 use node_agent_image::model::{Backing, JobModel, NodeModel, Outsider};
 
@@ -258,10 +258,10 @@ fn restart(model: &NodeModel, pages: &[(Owner, u64, Vec<u8>)], before: &[Layout]
     let (mut output, input) = io::pipe()?;
     let mut plan = RestartPlan::new(model, &restorer()?, Path::new("/nonexistent"), file.as_raw_fd())?;
     plan.stdio[1] = input.as_raw_fd();
-    let begun = begin(&plan)?;
+    let begun = begin(&plan, prepare(model)?)?;
     drop(input);
     let mut after = Vec::new();
-    let done = complete(&begun, model, segment, |targets: &Targets| {
+    let fill = |targets: &Targets| {
         for (owner, address, bytes) in pages {
             let (host, base) = match *owner {
                 Owner::Process(index) => (targets.processes[index].ok_or("no such process")?, 0),
@@ -274,8 +274,8 @@ fn restart(model: &NodeModel, pages: &[(Owner, u64, Vec<u8>)], before: &[Layout]
             after.push(maps(*host).map_err(|error| error.to_string())?);
         }
         Ok(())
-    });
-    if let Err(error) = done {
+    };
+    if let Err(error) = complete(&begun, model, segment, fill, || Ok(())) {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(begun.init as i32), nix::sys::signal::SIGKILL)?;
         return Err(error.into());
     }
