@@ -15,6 +15,7 @@ mod generations;
 mod inspect;
 mod install;
 mod ls;
+mod placement;
 mod preflight;
 mod ps;
 mod restart;

@@ -12,7 +12,7 @@ use node_agent_image::model::JobModel;
 
 use crate::comeback::{self, Comeback};
 use crate::generations::{self, Generation};
-use crate::{Failure, coordinate, install, run, time};
+use crate::{Failure, coordinate, install, placement, run, time};
 
 /// The name that this goes by.
 pub const TOOL: &str = "ckpt-restart";
@@ -46,9 +46,11 @@ struct Options {
     /// Let the job stand still until a checkpoint is written, in place of copy-on-write twins: needs no more memory
     #[arg(long)]
     stop: bool,
-    /// Hosts to run on, this one among them [default: where it ran]
-    #[arg(long, value_name = "HOST,…", value_delimiter = ',')]
-    hosts: Vec<String>,
+    /// Where further generations go [default: the same folder]
+    #[arg(long = "dir", value_name = "NEW")]
+    onward: Option<PathBuf>,
+    #[command(flatten)]
+    placement: placement::Options,
 }
 
 const EXIT_CODES: &str = "\
@@ -86,7 +88,7 @@ fn restart(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     job::list()?;
     let found = generations::find(TOOL, &options.dir, options.generation)?;
     let nodes = nodes_of(&found);
-    let hosts = placement(options, &found, &nodes)?;
+    let hosts = options.placement.place(&found, &nodes)?;
     // Every byte is read before anything is touched: a file that is cut back is not for nothing.
     let damage = found.damage();
     if !damage.is_empty() {
@@ -114,31 +116,6 @@ fn nodes_of(generation: &Generation) -> Vec<u32> {
     if Vec::is_empty(&nodes) { vec![0] } else { nodes }
 }
 
-/// The host of each virtual node of a generation that has more than one, never of a part of them: the rest of the job would be
-/// waited for forever. The first is where this command runs; each host has neighbours.
-fn placement(options: &Options, generation: &Generation, nodes: &[u32]) -> Result<Vec<String>, Box<dyn Error>> {
-    if nodes.len() == 1 {
-        return Ok(Vec::new());
-    }
-    let here = nix::unistd::gethostname()?.to_string_lossy().into_owned();
-    let mut hosts: Vec<String> = options.hosts.iter().filter(|it| !it.is_empty()).cloned().collect();
-    if hosts.is_empty() {
-        let manifest = generation.manifest()?;
-        hosts = manifest.nodes.iter().map(|it| it.host.clone()).collect();
-    }
-    hosts.dedup();
-    let Some(at) = hosts.iter().position(|it| *it == here) else {
-        let hosts = hosts.join(",");
-        return Err(format!(
-            "this is {here}, and the job is to run on {hosts}: run {TOOL} on one of them, or name others with --hosts"
-        )
-        .into());
-    };
-    hosts.rotate_left(at);
-    let count = hosts.len().min(nodes.len());
-    Ok((0..nodes.len()).map(|it| hosts[it * count / nodes.len()].clone()).collect())
-}
-
 /// A damaged generation is not the end where there is an older one. It is not taken unasked: hours may lie between them.
 fn with_others(error: Box<dyn Error>, options: &Options, damaged: &Generation) -> Box<dyn Error> {
     let others = generations::list(TOOL, &options.dir).unwrap_or_default();
@@ -156,7 +133,8 @@ fn record(options: &Options, generation: &Generation, job: &JobModel) -> std::io
     Ok(JobRecord {
         job: job.id.clone(),
         name: options.name.clone().unwrap_or_else(|| job.name.clone()),
-        dir: job::absolute(&options.dir)?,
+        dir: job::absolute(options.onward.as_deref().unwrap_or(&options.dir))?,
+        rsh: options.placement.rsh.clone().unwrap_or_default(),
         command: job.command.clone(),
         keep: options.keep.unwrap_or(job.keep.max(1)),
         every_s: options.every.unwrap_or(job.every_s),

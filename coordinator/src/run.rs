@@ -36,6 +36,9 @@ struct Options {
     /// Let the job stand still until a checkpoint is written, in place of copy-on-write twins: needs no more memory
     #[arg(long)]
     stop: bool,
+    /// What starts programs on other hosts, in place of ssh: called as `CMD HOST LINE`
+    #[arg(long, value_name = "CMD")]
+    rsh: Option<String>,
     /// What to run
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = false, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -75,6 +78,7 @@ fn record(options: &Options) -> std::io::Result<JobRecord> {
         keep: options.keep,
         every_s: options.every.unwrap_or(0),
         stop: options.stop,
+        rsh: options.rsh.clone().unwrap_or_default(),
         guardian,
         guardian_start: job::start_of(guardian).unwrap_or(0),
         started_at_ns: time::now_ns(),

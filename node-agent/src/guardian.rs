@@ -170,6 +170,10 @@ pub fn restart(
 ) -> Result<i32, LaunchError> {
     if record.node == 0 {
         refuse_shared_dir(&record)?;
+        // An archive need not be writable, where its job goes on elsewhere or takes no checkpoint.
+        if record.generation.as_deref().and_then(Path::parent) != Some(&record.dir) {
+            refuse_unwritable_dir(&record.dir)?;
+        }
     }
     let inherited = sys::block_signals();
     let control = Control::carrying(next.epoch()).map_err(LaunchError::io("make the control segment"))?;

@@ -99,6 +99,9 @@ pub struct JobRecord {
     /// By which builders of a restarted job recognise each other.
     #[serde(default)]
     pub token: String,
+    /// `--rsh`: what starts programs on other hosts; empty for ssh, or what launchers are told to take.
+    #[serde(default)]
+    pub rsh: String,
 }
 
 /// Why a job's folder cannot be made or found.

@@ -20,7 +20,7 @@ const SAID_BYTES_MAX: u64 = 16 << 10;
 /// What ssh or the agent said.
 pub fn start_agent(host: &str, options: &[String], join: &Join) -> Result<(), String> {
     let ckpt = std::env::current_exe().map_err(|error| format!("cannot find out where ckpt lies: {error}"))?;
-    let rsh = rsh();
+    let rsh = rsh(&join.record.rsh);
     let mut command = Command::new(&rsh[0]);
     command
         .args(&rsh[1..])
@@ -58,9 +58,10 @@ fn wait(mut child: Child) -> Result<(), String> {
     }
 }
 
-/// What starts programs on other hosts: what the user had told the launchers to take, else ssh.
-fn rsh() -> Vec<String> {
-    let said = AGENT_VARIABLES.iter().find_map(|name| std::env::var(name).ok());
+/// What starts programs on other hosts: `--rsh`, else what the user had told the launchers to take, else ssh.
+fn rsh(wanted: &str) -> Vec<String> {
+    let launchers = || AGENT_VARIABLES.iter().find_map(|name| std::env::var(name).ok());
+    let said = Some(wanted.to_owned()).filter(|it| !it.trim().is_empty()).or_else(launchers);
     let words: Vec<String> = said.unwrap_or_default().split_whitespace().map(str::to_owned).collect();
     if words.is_empty() { vec!["ssh".into()] } else { words }
 }

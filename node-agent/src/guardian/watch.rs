@@ -48,6 +48,8 @@ pub(super) struct Guardian<'life> {
     root_stopped: bool,
     /// The terminal has asked the whole group to stop.
     told_to_stop: bool,
+    /// All processes of a restarted node have ended.
+    namespace_is_over: bool,
 }
 
 impl<'life> Guardian<'life> {
@@ -64,6 +66,7 @@ impl<'life> Guardian<'life> {
             inherited,
             root_stopped: false,
             told_to_stop: false,
+            namespace_is_over: false,
         }
     }
 
@@ -151,6 +154,8 @@ impl<'life> Guardian<'life> {
             let over = libc::WIFEXITED(status) || libc::WIFSIGNALED(status);
             if pid == self.life.root().child() {
                 match over {
+                    // The agent has still to tell of the daemons' ends; when the job is over is the coordinator's to say.
+                    true if self.is_beside_others() => self.namespace_is_over = true,
                     true => self.ended = Some(self.next.and_then(NextLife::root_status).unwrap_or(status)),
                     false => self.root_stopped = libc::WIFSTOPPED(status),
                 }
@@ -167,8 +172,16 @@ impl<'life> Guardian<'life> {
         self.stop_with_the_root();
     }
 
+    /// One of a running job's other nodes, where the last process may end before the job does.
+    fn is_beside_others(&self) -> bool {
+        self.life.record.node != 0 && self.life.board.comeback() == Comeback::Done
+    }
+
     fn note_signal(&mut self, received: sys::Received) {
         if let Root::Namespace(namespace) = self.life.root() {
+            if self.namespace_is_over {
+                return;
+            }
             return pass_into(namespace, received);
         }
         let root = self.life.root().pid();
