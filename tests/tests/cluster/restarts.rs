@@ -57,3 +57,20 @@ fn killed_after_its_checkpoint() {
     assert_eq!(job.wait().code(), Some(137), "{}", job.text());
     nodes.assert_quiet();
 }
+
+/// A node's processes have all ended before mpiexec has heard of it.
+#[test]
+fn over_hydra_on_other_nodes() {
+    let nodes = Nodes::up("hydra", 4);
+    let launch = Mpi::Mpich.line("stencil", &[1, 2, 3], 2, &[STEPS, "256"]);
+    let want = nodes.start("native", 1, &launch).finish();
+    let mut job = nodes.start("first", 1, &format!("ckpt-run --dir /srv/work/a {launch}"));
+    job.wait_step(20);
+    checkpoint(&nodes, 1, "/srv/work/a");
+    let seen = job.steps().last().copied().unwrap_or(0);
+    nodes.kill_all();
+    let mut again = nodes.start("again", 2, "ckpt-restart --hosts n2,n4 /srv/work/a");
+    goes_on(&mut again, seen);
+    assert_eq!(again.finish(), want);
+    nodes.assert_quiet();
+}
