@@ -197,7 +197,8 @@ impl JobFolder {
         let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
             .map_err(|(_, errno)| JobError::io("lock", &fresh)(errno.into()))?;
         let filled = write_record(&fresh, record)
-            .and_then(|()| put_library(library, &fresh).map_err(JobError::io("put the library into", &fresh)));
+            .and_then(|()| put_library(library, &fresh).map_err(JobError::io("put the library into", &fresh)))
+            .and_then(|()| put_launcher(&fresh).map_err(JobError::io("put ckpt-rsh into", &fresh)));
         let path = fresh.with_file_name(folder_name(record));
         if let Err(error) = filled
             .and_then(|()| make_way(&path))
@@ -267,8 +268,6 @@ pub fn parent() -> PathBuf {
 /// # Errors
 /// When neither can be made.
 pub fn put_library(library: &Path, folder: &Path) -> io::Result<()> {
-    // One program that goes by the name it is called by.
-    symlink(std::env::current_exe()?, folder.join(LAUNCHER_FILE))?;
     let at = folder.join(LIBRARY_FILE);
     let loadable = statvfs(folder).is_ok_and(|about| !about.flags().contains(FsFlags::ST_NOEXEC));
     if loadable && fs::copy(library, &at).is_ok() {
@@ -278,6 +277,14 @@ pub fn put_library(library: &Path, folder: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => symlink(library, at),
     }
+}
+
+/// Puts `ckpt-rsh` into a job's folder: one program that goes by the name it is called by.
+///
+/// # Errors
+/// When the link cannot be made.
+pub fn put_launcher(folder: &Path) -> io::Result<()> {
+    symlink(std::env::current_exe()?, folder.join(LAUNCHER_FILE))
 }
 
 /// A new id: eight letters and digits, none that is taken for another.

@@ -132,7 +132,10 @@ fn a_restart_of_many_nodes_asks_for_hosts() {
     let before = listing(&folder);
     let (code, _, err) = run(&place, "ckpt-restart", &["generations"]);
     assert_eq!(code, 1);
-    assert!(err.contains("generation 1 is of 3 nodes (n1,n2,n3)") && err.contains("--hosts"), "{err}");
+    assert!(err.contains("the job is to run on n1,n2,n3") && err.contains("--hosts"), "{err}");
+    fs::write(place.path().join("hosts"), "a:2\nb slots=4\n").unwrap();
+    let (code, _, err) = run(&place, "ckpt-restart", &["--hostfile", "hosts", "generations"]);
+    assert!(code == 1 && err.contains("the job is to run on a,b"), "{err}");
     assert_eq!(listing(&folder), before);
 }
 

@@ -89,11 +89,14 @@ impl Across {
     }
 }
 
-/// Whether a connection's other end is neither in the job's part on this node nor anywhere else on this machine.
-pub(super) fn leads_elsewhere(sockets: &Sockets, local: SocketAddr, remote: SocketAddr) -> Result<bool, FilesError> {
-    let here = sockets.tcp_files.contains_key(&(remote, local))
-        || remote.ip() == local.ip()
-        || remote.ip().is_loopback()
-        || sockets.all_tcp()?.contains_key(&(remote, local));
-    Ok(!here)
+/// Whether a connection's other end is not in the job's part on this node. It may be in another virtual node's, on this machine too
+/// where a restart has put several: the coordinator finds out, and what nobody in the job has is outside. An end that no
+/// process holds waits to be accepted here, or was closed here. Over loopback no two virtual nodes meet, and all hosts have
+/// the same names there.
+fn leads_elsewhere(sockets: &Sockets, local: SocketAddr, remote: SocketAddr) -> Result<bool, FilesError> {
+    if remote.ip().is_loopback() || sockets.tcp_files.contains_key(&(remote, local)) {
+        return Ok(false);
+    }
+    let on_this_machine = sockets.all_tcp()?.get(&(remote, local));
+    Ok(on_this_machine.map_or(remote.ip() != local.ip(), |it| it.inode != 0))
 }

@@ -84,6 +84,7 @@ fn job_folder(plan: &RestartPlan<'_>) -> io::Result<()> {
     let folder = Path::new(&plan.model.job.folder);
     mount(Some("tmpfs"), folder, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=0700"))?;
     crate::job::put_library(&plan.library, folder)?;
+    crate::job::put_launcher(folder)?;
     // Every process of the job sees pid 1 under this name; without a /proc of its own, the host's number is the right one.
     let own = fs::read_link("/proc/self")?;
     symlink(format!("/proc/{}/fd/{}", own.display(), plan.segment), folder.join(hijack_abi::SEGMENT_FILE))
