@@ -3,7 +3,7 @@
 //! Numbers that the job itself sees (pids, tids, descriptors, addresses) are the job's own: the agent that looks in from
 //! an outer pid namespace translates at once. All tables refer to each other by index.
 
-use std::net::IpAddr;
+use core::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
