@@ -23,6 +23,8 @@ const ELF_HEADER_BYTES: usize = 64;
 /// Bytes of an ELF program header, and how many of them a sane program has at most.
 const PROGRAM_HEADER_BYTES: usize = 56;
 const PROGRAM_HEADERS_MAX: usize = 1024;
+/// Bytes of an environment, at most: the kernel's limit for arguments and environment together, execve(2).
+const ENVIRONMENT_BYTES_MAX: usize = 6 << 20;
 /// The segment that names the dynamic loader.
 const PT_INTERP: u32 = 3;
 
@@ -108,10 +110,18 @@ fn without_library(process: &Path) -> Option<String> {
         let reason = "it is statically linked, and the library that parks threads is preloaded: link it dynamically";
         return Some(reason.into());
     }
-    let environment = fs::read(process.join("environ")).unwrap_or_default();
+    let environment = environment(process).unwrap_or_default();
     // The kernel gives a new program its environment a moment after its memory: an empty one may mean that.
     (!environment.is_empty() && !asks_for_library(&environment))
         .then(|| format!("it has not loaded {LIBRARY_FILE}: something has cleaned LD_PRELOAD out of its environment"))
+}
+
+/// A process's environment, by one call: between two it may execute another program, and the rest is missing then.
+fn environment(process: &Path) -> io::Result<Vec<u8>> {
+    let mut environment = vec![0; ENVIRONMENT_BYTES_MAX];
+    let length = File::open(process.join("environ"))?.read(&mut environment)?;
+    environment.truncate(length);
+    Ok(environment)
 }
 
 /// Whether an environment makes the loader load the library.
